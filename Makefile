@@ -15,10 +15,10 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo distill report test check lint clean
+.PHONY: help setup demo distill report check reward-report test lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo '  RECIPE=$(RECIPE) RUN=$(RUN) TORCH=$(TORCH) PYTHON=$(PYTHON) ARGS="any.override=value"'
 
 setup: .venv/ready ## make .venv, install, and say what is missing; TORCH=cpu|cuda|system
@@ -33,21 +33,25 @@ distill: .venv/ready ## distil the chain's final model into a small one, with wh
 report: .venv/ready ## write the report of a run again: RUN=
 	$(PY) -m r1pipe report $(RUN)
 
-test: check ## lint, types, and every test that needs no GPU
+check: .venv/ready ## try every reward of a recipe on right, wrong and hacked completions: RECIPE=, ARGS=
+	$(PY) -m r1pipe check recipe=$(RECIPE) $(ARGS)
+
+reward-report: .venv/ready-dev ## measure the verifiers on the labelled cases; writes docs/verifiers.md
+	$(PY) benchmarks/verifiers.py
+
+test: lint ## lint, types, and every test that needs no GPU
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
-check: lint ## lint and types
-	$(PY) -m pyright --pythonpath $(PY)
-
-lint: .venv/ready-dev ## style and imports
+lint: .venv/ready-dev ## style, imports, types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pyright --pythonpath $(PY)
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
 
 # The demo and the tests are to work without a model hub, so they never wait for one.
-demo test: export HF_HUB_OFFLINE = 1
+demo test reward-report: export HF_HUB_OFFLINE = 1
 
 # $(1): what to install. The CPU build of the pinned torch comes from the configured index or, when
 # that has none, from PyTorch's own (pip prefers 2.x+cpu to 2.x). Asking without dependencies keeps an

@@ -16,7 +16,8 @@ HELP = f"""r1pipe {__version__}: one YAML recipe runs DeepSeek-R1's post-trainin
 usage:
   r1pipe RECIPE.yaml [key=value ...]     run a whole chain
   r1pipe stage=KIND [key=value ...]      run one stage: pretrain sft grpo sample distill eval
-  r1pipe COMMAND                         recipes | recipes copy NAME | doctor | report RUN_DIR
+  r1pipe COMMAND                         recipes | recipes copy NAME | rewards | rewards NAME |
+                                         check recipe=FILE | doctor | report RUN_DIR
 
 examples:
   r1pipe recipes/tiny_r1.yaml                                  the whole chain on a CPU, in minutes
@@ -81,6 +82,14 @@ def dispatch(arguments: list[str]) -> int:
         from r1pipe.recipes import run_recipes
 
         return run_recipes(arguments[1:])
+    if arguments[0] == "rewards":
+        from r1pipe.reward_list import run_rewards
+
+        return run_rewards(arguments[1:])
+    if arguments[0] == "check":
+        from r1pipe.check import run_check
+
+        return run_check(arguments[1:])
     if arguments[0] == "doctor":
         from r1pipe.doctor import run_doctor
 

@@ -44,6 +44,10 @@ class Machine:
     writable: bool = True
     compiler: bool = True
     environment: Mapping[str, str] = field(default_factory=dict)
+    sandbox: Mapping[str, str] = field(default_factory=dict)
+    """What isolates programs here, layer by layer; empty where none can be had ..."""
+    sandbox_trouble: str | None = None
+    """... and then what is missing."""
 
     @property
     def driver(self) -> str | None:
@@ -55,6 +59,7 @@ class Machine:
         gpus, trouble = read_gpus()
         place = nearest_folder(output_root)
         shm = Path("/dev/shm")
+        sandbox, missing = read_sandbox()
         return cls(
             gpus=gpus,
             gpu_trouble=trouble,
@@ -67,7 +72,20 @@ class Machine:
             writable=os.access(place, os.W_OK),
             compiler=any(shutil.which(name) for name in ("cc", "gcc", "clang")),
             environment=os.environ,
+            sandbox=sandbox,
+            sandbox_trouble=missing,
         )
+
+
+def read_sandbox() -> tuple[dict[str, str], str | None]:
+    """Return what the sandbox of the code reward rests on here, or what it lacks."""
+    from r1pipe.errors import UserError
+    from r1pipe.sandbox import describe
+
+    try:
+        return describe(), None
+    except UserError as error:
+        return {}, "; ".join(problem.what for problem in error.problems)
 
 
 def read_gpus() -> tuple[tuple[Gpu, ...], str | None]:
@@ -156,7 +174,16 @@ def check_machine(machine: Machine) -> Iterator[Line]:
     yield _threads(machine)
     yield _disk(machine)
     yield _shared_memory(machine)
+    yield _sandbox(machine)
     yield _hub(machine.environment)
+
+
+def _sandbox(machine: Machine) -> Line:
+    if machine.sandbox_trouble:
+        mend = "`r1pipe rewards code` says what it needs; the other rewards do without"
+        return "sandbox", "warn", f"no code reward here: {machine.sandbox_trouble}", mend
+    layers = "; ".join(f"{name}: {what}" for name, what in machine.sandbox.items())
+    return "sandbox", "ok", layers or "not looked at", None
 
 
 def _gpu(machine: Machine) -> Iterator[Line]:

@@ -61,11 +61,21 @@ class Registry:
 REWARDS = Registry(
     "reward",
     {
-        "accuracy": "r1pipe.rewards.accuracy:Accuracy",
-        "format": "r1pipe.rewards.format:Format",
-        "language": "r1pipe.rewards.language:LanguageConsistency",
-        "general": "r1pipe.rewards.general:ExactAnswer",
-        "preference": "r1pipe.rewards.preference:Preference",
+        "accuracy": "r1pipe.rewards.accuracy:accuracy_reward",
+        "format": "r1pipe.rewards.format:format_reward",
+        "tag_count": "r1pipe.rewards.format:tag_count_reward",
+        "language": "r1pipe.rewards.language:language_consistency_reward",
+        "code": "r1pipe.rewards.code:code_reward",
+        "sql": "r1pipe.rewards.sql:sql_reward",
+        "choice": "r1pipe.rewards.choice:choice_reward",
+        "maze_path": "r1pipe.rewards.maze:maze_path_reward",
+        "geo_distance": "r1pipe.rewards.geography:geo_distance_reward",
+        "general": "r1pipe.rewards.general:exact_answer_reward",
+        "preference": "r1pipe.rewards.reward_model:RewardModel",
+        "repetition": "r1pipe.rewards.repetition:repetition_penalty",
+        "soft_overlong": "r1pipe.rewards.length:soft_overlong_penalty",
+        "length": "r1pipe.rewards.length:length_reward",
+        "weighted": "r1pipe.rewards.combining:weighted_terms",
     },
 )
 TASKS = Registry(
@@ -79,7 +89,25 @@ TASKS = Registry(
 )
 ARCHITECTURES = Registry("architecture", {"tiny_qwen3": "r1pipe.models.tiny:tiny_qwen3"})
 
-register_reward = REWARDS.register
+
+def register_reward(name: str, like: str | None = None) -> Callable[[Any], Any]:
+    """Decorate a reward to make it available to recipes under `name`.
+
+    `like` names a shipped reward that this one is checked as: `r1pipe check` then expects gold
+    answers to earn 1 from it, and what fools that reward not to.
+    """
+    add = REWARDS.register(name)
+    if like is not None:
+        REWARDS.get(like)
+
+    def register(thing: Any) -> Any:
+        if like is not None:
+            thing.like = like
+        return add(thing)
+
+    return register
+
+
 register_task = TASKS.register
 register_architecture = ARCHITECTURES.register
 

@@ -144,10 +144,12 @@ class FewShot(Strict):
 
 
 class RewardTerm(Strict):
-    """One reward by its registered name; what it accepts beside `weight` it declares itself."""
+    """One reward by its registered name; what it accepts beside these it declares itself."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     weight: float
+    gate: str | None = None
+    """Another reward of the same mapping: where that is below 1, this one is 0."""
 
 
 Rewards = dict[str, RewardTerm | None]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from r1pipe.errors import Problem, UserError
 
@@ -28,9 +28,13 @@ def _content_of(message: Mapping[str, Any]) -> str:
     return "".join(part.get("text") or "" for part in content)
 
 
+_FILLERS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Hangul fillers and the empty Braille cell: printable, and nothing to be seen."""
+
+
 def is_blank(text: str) -> bool:
-    """True where nothing can be seen: white space, control and zero-width characters only."""
-    return not any(char.isprintable() and not char.isspace() for char in text)
+    """True where nothing can be seen: white space, control, zero-width and filler characters."""
+    return not any(c.isprintable() and not c.isspace() and c not in _FILLERS for c in text)
 
 
 def final_answer(text: str, prefilled: bool = False) -> str | None:
@@ -68,6 +72,28 @@ def chain_of_thought(text: str, prefilled: bool = False) -> str | None:
     return None
 
 
+def opens_thinking(prompt: Any) -> bool:
+    """Return whether a prompt ends inside a `<think>` that it opened itself.
+
+    A message list tells it by its last message, where the assistant has that one; what a chat
+    template adds to it, only the rendered prompt can tell.
+    """
+    if prompt is None:
+        return False
+    if not isinstance(prompt, str):
+        prompt = text_of(prompt[-1:]) if prompt and prompt[-1].get("role") == "assistant" else ""
+    return prompt.rstrip().endswith("<think>")
+
+
+def prefilled_rows(
+    prefilled: bool | Sequence[bool] | None, prompts: Sequence[Any] | None, count: int
+) -> list[bool]:
+    """Return for each row whether its prompt opened `<think>`: as told, else as the prompt says."""
+    if prefilled is None:
+        return [opens_thinking(prompt) for prompt in prompts] if prompts else [False] * count
+    return [prefilled] * count if isinstance(prefilled, bool) else list(prefilled)
+
+
 def column(columns: Mapping[str, Any], name: str, count: int, reward: str) -> Sequence[Any]:
     """Return the column `name`, one value per completion; raises UserError without it."""
     values = columns.get(name)
@@ -78,6 +104,28 @@ def column(columns: Mapping[str, Any], name: str, count: int, reward: str) -> Se
     if len(values) != count:
         raise ValueError(f"column `{name}` has {len(values)} values for {count} completions")
     return values
+
+
+def golds_of(
+    solution: Sequence[Any] | None, answer: Sequence[Any] | None, count: int, reward: str
+) -> Sequence[Any]:
+    """Return the gold of each row: `solution`, or `answer` (r1pipe's name) on rows without it.
+
+    Raises UserError where the data have neither column.
+    """
+    if solution is None and answer is None:
+        what = "the data have neither a column `solution` nor `answer`"
+        raise UserError(Problem(f"reward.{reward}", what, f"map one in {_MAPPING}"))
+    given = {"solution": answer if solution is None else solution}
+    golds = column(given, "solution", count, reward)
+    if solution is None or answer is None:
+        return golds
+    return [other if gold is None else gold for gold, other in zip(golds, answer, strict=True)]
+
+
+def gold_of(row: Mapping[str, Any]) -> Any:
+    """Return the gold of one row, as `golds_of` does."""
+    return row.get("answer") if row.get("solution") is None else row.get("solution")
 
 
 def domains_of(columns: Mapping[str, Any], count: int) -> list[str]:
@@ -93,3 +141,25 @@ def bad_row(columns: Mapping[str, Any], index: int, reward: str, what: str) -> U
 
 
 _MAPPING = "`data.columns` (our column -> the data set's)"
+
+RowCheck = Callable[..., list[tuple[int, str]]]
+"""`(rows, **options)`: (index, what is wrong) of the rows whose gold data a reward cannot use."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def checked_by(
+    check: RowCheck | None, best: float | None = 1.0
+) -> Callable[[_Function], _Function]:
+    """Decorate a reward with the check of its rows, which runs before training.
+
+    `best` is what the best completion earns: 0 for a penalty, None where no one value is the best.
+    """
+
+    def attach(reward: _Function) -> _Function:
+        # A function's type has no such attributes.
+        setattr(reward, "best", best)  # noqa: B010
+        if check is not None:
+            setattr(reward, "row_problems", check)  # noqa: B010
+        return reward
+
+    return attach

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from r1pipe.data.prompts import wrap_prompt
-from r1pipe.errors import StageFailed, UserError
+from r1pipe.rewards.combining import name_of
+from r1pipe.rewards.trial import NOT_FOR_REWARDS
 from r1pipe.rollout.engine import Engine
 from r1pipe.schema import Data, Sampling
 
 Record = dict[str, Any]
-NOT_FOR_REWARDS = ("prompt", "completion", "completions", "prompts")
 
 
 def write_and_score(
@@ -39,7 +38,8 @@ def write_and_score(
             records.append(
                 {"row": number, "completion": text, "length": len(ids), "truncated": cut}
             )
-    scores = score(rewards, rows, records, data)
+    ids = [completion for completions in written for completion in completions]
+    scores = score(rewards, rows, records, data, ids)
     for place, record in enumerate(records):
         record["rewards"] = {name: values[place] for name, values in scores.items()}
     return records
@@ -50,13 +50,11 @@ def score(
     rows: Sequence[Mapping[str, Any]],
     records: Sequence[Record],
     data: Data,
+    completion_ids: Sequence[Sequence[int]],
 ) -> dict[str, list[float | None]]:
-    """Return {reward's name: one value per record}, called as TRL's GRPO trainer calls them.
-
-    Raises StageFailed for a value that is not finite, or a list of another length.
-    """
+    """Return {reward's name: one value per record}, called as TRL's GRPO trainer calls them."""
     if not records:
-        return {reward_name(reward): [] for reward in rewards}
+        return {name_of(reward): [] for reward in rewards}
     of = [rows[record["row"]] for record in records]
     columns = dict.fromkeys(name for row in rows for name in row if name not in NOT_FOR_REWARDS)
     shown = {name: [row.get(name) for row in of] for name in columns}
@@ -66,25 +64,7 @@ def score(
         completions = [[{"role": "assistant", "content": text}] for text in completions]
     scores = {}
     for reward in rewards:
-        name = reward_name(reward)
-        try:
-            values = reward(completions=completions, prompts=prompts, **shown)
-        except (UserError, StageFailed):
-            raise
-        except Exception as error:
-            what = f"the reward `{name}` raised {type(error).__name__}: {error}"
-            raise StageFailed(what) from error
-        if len(values) != len(records):
-            raise StageFailed(
-                f"the reward `{name}` gave {len(values)} values for {len(records)} completions"
-            )
-        wrong = [v for v in values if v is not None and not math.isfinite(v)]
-        if wrong:
-            raise StageFailed(f"the reward `{name}` gave {wrong[0]}; it has to be finite or None")
-        scores[name] = [None if value is None else float(value) for value in values]
+        scores[name_of(reward)] = reward(
+            completions=completions, prompts=prompts, completion_ids=completion_ids, **shown
+        )
     return scores
-
-
-def reward_name(reward: Any) -> str:
-    """Return the name that metrics use for a reward."""
-    return getattr(reward, "__name__", type(reward).__name__)

@@ -8,13 +8,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from r1pipe.artifact import EVALUATION_FILE, SAMPLES_FILE, canonical_json, digest, write_aside
-from r1pipe.data.prompts import encode_prompts, wrap_prompt
+from r1pipe.data.prompts import encode_prompts, render_prompt, wrap_prompt
 from r1pipe.data.sources import load_mixed_rows, prompts_within
+from r1pipe.errors import UserError
 from r1pipe.report.intervals import summary
-from r1pipe.rewards import build_rewards
+from r1pipe.rewards.building import build_rewards
+from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
+from r1pipe.rewards.trial import gold_data_problems
 from r1pipe.rollout.engine import Engine, make_engine
 from r1pipe.rollout.scored import write_and_score
 from r1pipe.rollout.shards import Shards
@@ -31,10 +35,13 @@ def run(context: StageContext) -> Outcome:
     """Write evaluation.json and samples.jsonl. Continues from whole shards after a kill."""
     stage = context.stage
     assert isinstance(stage, EvalStage)
-    rewards, _ = build_rewards(stage.rewards)
     rows = [_with_id(row) for row in load_mixed_rows(stage.data, DATA_SEED, need={"prompt"})]
     started = time.perf_counter()
     engine = make_engine(stage.rollout, stage.init_from, stage.load)
+    measured, _ = build_rewards(stage.rewards, partial(render_prompt, tokenizer=engine.tokenizer))
+    if problems := gold_data_problems(rows, measured):
+        raise UserError(problems)
+    rewards = [GuardedReward(reward, context.workdir / FAILURES_FILE) for reward in measured]
     rows, prompt_ids = _prompts(stage, rows, engine)
     work = _Work(context, stage, engine, rewards, rows, prompt_ids)
     results = {name: work.decode(name) for name in stage.decodings}

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 from trl.trainer import grpo_trainer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from r1pipe.data.prompts import render_prompt
 from r1pipe.data.sources import check_prompt_lengths, load_data
 from r1pipe.models.loading import context_length, load_model, load_tokenizer, lora_config
-from r1pipe.rewards import build_rewards
+from r1pipe.rewards.building import build_rewards
+from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
 from r1pipe.schema import GrpoStage
 from r1pipe.stages.checkpoint import WholeCheckpoints
 from r1pipe.stages.context import Outcome, StageContext
-from r1pipe.stages.guards import FiniteSteps, finite_reward
+from r1pipe.stages.guards import FiniteSteps
 from r1pipe.stages.length_split import SplitByLength
 from r1pipe.stages.preflight import preflight
 from r1pipe.stages.rollouts import compact_rollout, keep_tables_silent, rollout_options
@@ -51,7 +54,9 @@ def run(context: StageContext) -> Outcome:
     assert isinstance(stage, GrpoStage)
     keep_tables_silent(grpo_trainer)
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # `rollout_func` is known to be
-    funcs, weights = build_rewards(stage.rewards)
+    tokenizer = load_tokenizer(stage.init_from, stage.load)
+    render = partial(render_prompt, tokenizer=tokenizer)
+    funcs, weights = build_rewards(stage.rewards, render)
     args = trainer_config(
         GRPOConfig,
         context,
@@ -59,7 +64,6 @@ def run(context: StageContext) -> Outcome:
         reward_weights=weights,
         **rollout_options(stage.rollout),
     )
-    tokenizer = load_tokenizer(stage.init_from, stage.load)
     model = load_model(stage.init_from, stage.load)
     data = load_data(stage.data, stage.seed, need=("prompt",))
     written, longest = args.max_completion_length or 0, context_length(model)
@@ -70,7 +74,7 @@ def run(context: StageContext) -> Outcome:
     data = data.remove_columns([c for c in ("completion",) if c in data.column_names])
     trainer = R1GRPOTrainer(
         model=model,
-        reward_funcs=[finite_reward(func) for func in funcs],
+        reward_funcs=[GuardedReward(func, context.workdir / FAILURES_FILE) for func in funcs],
         args=args,
         train_dataset=data,
         processing_class=tokenizer,

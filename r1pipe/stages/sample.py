@@ -8,20 +8,23 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from r1pipe.artifact import DATASET_DIR, ROWS_FILE, canonical_json, digest, write_aside
 from r1pipe.data.jsonl import TEXT_COLUMNS
-from r1pipe.data.prompts import Prompt, encode_prompts, wrap_prompt, wrap_row
+from r1pipe.data.prompts import Prompt, encode_prompts, render_prompt, wrap_prompt, wrap_row
 from r1pipe.data.sources import load_mixed_rows, load_rows, prompts_within
 from r1pipe.errors import Problem, StageFailed, UserError, did_you_mean
-from r1pipe.rewards import build_rewards
+from r1pipe.rewards.building import build_rewards
+from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
+from r1pipe.rewards.trial import evenly
 from r1pipe.rollout.engine import Engine, make_engine
-from r1pipe.rollout.scored import reward_name, write_and_score
+from r1pipe.rollout.scored import write_and_score
 from r1pipe.rollout.shards import Shards
 from r1pipe.schema import FewShot, SampleStage, Source
 from r1pipe.stages.context import Outcome, StageContext
-from r1pipe.stages.preflight import MOST_ROWS, evenly, reward_problems, template_problems
+from r1pipe.stages.preflight import MOST_ROWS, reward_problems, template_problems
 
 Row = dict[str, Any]
 SHARD_BATCHES = 4  # a piece takes a few seconds: little is lost to a kill, little time to files
@@ -33,13 +36,14 @@ def run(context: StageContext) -> Outcome:
     """Sample, score, select; write dataset/rows.jsonl. Continues from whole shards after a kill."""
     stage = context.stage
     assert isinstance(stage, SampleStage)
-    rewards, _ = build_rewards(stage.rewards)
-    _check_keep(stage, [reward_name(reward) for reward in rewards])
+    _check_keep(stage, [name for name, term in stage.rewards.items() if term is not None])
     rows = load_mixed_rows(stage.data, stage.seed, need={"prompt"})
     examples = _load_examples(stage.few_shot, stage.seed)
     started = time.perf_counter()
     engine = make_engine(stage.rollout, stage.init_from, stage.load)
-    _check_rewards(stage, rows, rewards, engine)
+    measured, _ = build_rewards(stage.rewards, partial(render_prompt, tokenizer=engine.tokenizer))
+    _check_rewards(stage, rows, measured, engine)
+    rewards = [GuardedReward(reward, context.workdir / FAILURES_FILE) for reward in measured]
     rows, prompt_ids = _prompts(stage, rows, examples, engine)
     per_shard = max(1, SHARD_BATCHES * stage.rollout.batch_size // stage.sampling.num_samples)
     chosen = {"sampling": stage.sampling.model_dump(), "rollout": stage.rollout.model_dump()}
@@ -160,9 +164,10 @@ def _check_keep(stage: SampleStage, names: list[str]) -> None:
 def _check_rewards(
     stage: SampleStage, rows: list[Row], rewards: Sequence[Any], engine: Engine
 ) -> None:
-    some = [wrap_row(row, stage.data) for row in evenly(rows, MOST_ROWS)]
-    problems = template_problems([row["prompt"] for row in some], engine.tokenizer, stage.rewards)
-    problems += reward_problems(some, stage.rewards, rewards)
+    wrapped = [wrap_row(row, stage.data) for row in rows]
+    prompts = [row["prompt"] for row in evenly(wrapped, MOST_ROWS)]
+    problems = template_problems(prompts, engine.tokenizer, stage.rewards)
+    problems += reward_problems(wrapped, engine.tokenizer, stage.rewards, rewards)
     if problems:
         raise UserError(problems)
 

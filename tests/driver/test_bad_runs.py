@@ -239,7 +239,7 @@ def test_an_unforeseen_error_is_one_line(
 def use(monkeypatch: pytest.MonkeyPatch, module: Any, rows: Any, rewards: Any = None) -> None:
     monkeypatch.setattr(module, "load_data", lambda *_, **__: rows)
     if rewards is not None:
-        monkeypatch.setattr(module, "build_rewards", lambda _: (rewards, [1.0] * len(rewards)))
+        monkeypatch.setattr(module, "build_rewards", lambda *_: (rewards, [1.0] * len(rewards)))
 
 
 def test_a_reward_that_never_changes_is_refused(

@@ -48,7 +48,7 @@ def train(context: StageContext, rows: int = 64, rewards: Any = None) -> Outcome
     module: Any = STAGES[context.stage.kind]
     module.load_data = lambda data, seed, need=(): tiny.rows(rows)
     if context.stage.kind == "grpo":
-        module.build_rewards = lambda terms: (
+        module.build_rewards = lambda terms, render: (
             rewards or ([tiny.digits, tiny.right_length], [1.0, 0.5])
         )
     outcome: Outcome = module.run(context)

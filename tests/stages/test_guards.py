@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ import torch
 
 from r1pipe.errors import StageFailed, UserError
 from r1pipe.stages.checkpoint import WholeCheckpoints
-from r1pipe.stages.guards import FiniteSteps, finite_reward, require_one_batch
+from r1pipe.stages.guards import FiniteSteps, require_one_batch
 from tests.stages import tiny
 from tests.stages.children import in_child, train
 
@@ -99,53 +99,46 @@ def test_a_non_finite_number_stops_before_the_optimizer(
     assert len((context.workdir / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "high"])
-def test_a_reward_that_is_no_finite_number_stops_the_stage(
+@pytest.mark.parametrize("value", [math.nan, math.inf, "high"])
+def test_a_reward_that_is_no_finite_number_costs_one_sample(
     value: Any, model: str, tmp_path: Path
 ) -> None:
-    def broken(completions: list[str], trainer_state: Any, **columns: Any) -> list[Any]:
-        good = tiny.digits(completions)
-        return [value, *good[1:]] if trainer_state.global_step == 3 else good
-
     context = tiny.context(tmp_path / "run", tiny.grpo_stage(model, **GRPO))
-    text = failure(context, rewards=([broken], [1.0]))
-    assert text.startswith("StageFailed: step 4:")
-    assert "`broken`" in text and str(value) in text
-    assert [path.name for path in context.checkpoints.iterdir()] == ["checkpoint-2"]
-    assert not (context.workdir / "model").exists()
+
+    def child() -> None:
+        train(context, rewards=([once(value)], [1.0]))
+
+    assert in_child(child) == 0
+    (sample,) = (context.workdir / "reward_failures.jsonl").read_text().splitlines()
+    assert "Error" in sample
+    rewards = [json.loads(line) for line in (context.workdir / "metrics.jsonl").open()]
+    assert len(rewards) == 6 and all(math.isfinite(row["reward"]) for row in rewards)
 
 
-def test_an_exception_in_a_reward_names_the_reward(model: str, tmp_path: Path) -> None:
+def once(value: Any) -> Any:
+    """A reward that is `value` on one completion of step 4, whoever asks."""
+    cursed: list[Any] = []
+
+    def broken(completions: list[str], trainer_state: Any, **columns: Any) -> list[Any]:
+        if trainer_state.global_step == 3 and not cursed:
+            cursed.append(columns["completion_ids"][0])
+        good: list[Any] = tiny.digits(completions)
+        return [
+            value if cursed and ids is cursed[0] else reward
+            for ids, reward in zip(columns["completion_ids"], good, strict=True)
+        ]
+
+    return broken
+
+
+def test_a_reward_that_always_raises_stops_the_stage_by_name(model: str, tmp_path: Path) -> None:
     def fragile(completions: list[str], **columns: Any) -> list[float]:
         raise KeyError("missing")
 
     context = tiny.context(tmp_path / "run", tiny.grpo_stage(model, **GRPO))
     text = failure(context, rewards=([fragile], [1.0]))
-    assert "step 1: the reward `fragile` raised KeyError: 'missing'" in text
-
-
-def test_finite_rewards_and_none_pass_unchanged() -> None:
-    reward = finite_reward(lambda completions, **columns: [None, 0.0, 1, True])
-    assert reward(completions=["a"] * 4) == [None, 0.0, 1, True]
-
-    class Scored:
-        __name__ = "scored"
-
-        def __call__(self, completions: list[str], **columns: Any) -> list[float]:
-            return [1.0]
-
-    assert finite_reward(Scored()).__name__ == "scored"
-    assert finite_reward(tiny.digits).__name__ == "digits"
-
-
-def test_an_async_reward_is_checked_too() -> None:
-    async def later(completions: list[str], **columns: Any) -> list[float]:
-        return [math.nan]
-
-    checked = finite_reward(later)
-    assert asyncio.iscoroutinefunction(checked) and checked.__name__ == "later"
-    with pytest.raises(StageFailed, match="`later` is nan"):
-        asyncio.run(checked(completions=["a"]))
+    assert text.startswith("StageFailed: step 1: the reward `fragile` failed on 8 of 8 samples")
+    assert "KeyError: 'missing'" in text and "reward_failures.jsonl" in text
 
 
 def test_fewer_rows_than_one_batch_are_refused(model: str, tmp_path: Path) -> None:

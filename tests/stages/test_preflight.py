@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import datasets
 import pytest
 
+from r1pipe.data.prompts import render_prompt
 from r1pipe.errors import UserError
 from r1pipe.models.tiny import build_tiny_tokenizer
 from r1pipe.rewards import build_rewards
@@ -31,10 +33,18 @@ def rows(count: int = 6, **changes: Any) -> list[dict[str, Any]]:
     ]
 
 
-def check(found: list[dict[str, Any]], rewards: dict[str, Any], length: int = 16, context=1024):
+def check(
+    found: list[dict[str, Any]],
+    rewards: dict[str, Any],
+    length: int = 16,
+    context: int = 1024,
+    special: str | None = None,
+) -> None:
     terms = {name: RewardTerm(weight=1.0, **options) for name, options in rewards.items()}
-    funcs, _ = build_rewards(terms)
     tokenizer = build_tiny_tokenizer()
+    funcs, _ = build_rewards(terms, partial(render_prompt, tokenizer=tokenizer))
+    if special is not None:
+        tokenizer.add_special_tokens({"additional_special_tokens": [special]})
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<think>\n{% endif %}"
@@ -57,21 +67,26 @@ def test_a_reward_on_data_without_gold_answers_passes():
     check(rows(answer=None), {"even_length": {}})
 
 
-def test_a_prompt_that_opens_the_thinking_is_refused():
+def test_a_prompt_that_opens_the_thinking_is_seen():
     found = rows(prompt="compute 1+1\n<think>")
-    message = refused(found, {"format": {}})
-    assert "already open `<think>`" in message
-    assert "rewards.format.prefilled=true" in message
+    check(found, {"format": {}})
     check(found, {"format": {"prefilled": True}})
+    message = refused(found, {"format": {"prefilled": False}})
+    assert "says that the prompt does not open `<think>`, but the prompt opens it" in message
 
 
-def test_a_chat_template_that_opens_the_thinking_is_refused():
-    found = rows(prompt=[{"role": "user", "content": "compute 1+1"}])
-    assert "already open `<think>`" in refused(found, {"format": {}})
+def test_a_chat_template_that_opens_the_thinking_is_seen():
+    check(rows(prompt=[{"role": "user", "content": "compute 1+1"}]), {"format": {}})
 
 
 def test_prefilled_without_an_open_tag_is_refused():
-    assert "do not open `<think>`" in refused(rows(), {"format": {"prefilled": True}})
+    message = refused(rows(), {"format": {"prefilled": True}})
+    assert "says that the prompt opens `<think>`, but the prompt does not open it" in message
+
+
+def test_tags_that_the_tokenizer_swallows_are_refused():
+    message = refused(rows(), {"format": {}}, special="<think>")
+    assert "`<think>` do not survive" in message
 
 
 def test_a_closed_example_in_the_prompt_is_not_an_open_tag():
@@ -88,8 +103,15 @@ def test_a_reward_that_never_changes_is_refused():
 def test_a_row_without_what_a_reward_reads_is_refused():
     found = rows()
     found[1]["answer"] = None
-    assert "gold answer is None" in refused(found, {"accuracy": {"method": "exact"}})
-    assert "language" in refused(rows(language=None), {"language": {}})
+    message = refused(found, {"accuracy": {"method": "exact"}})
+    assert "1 of 6 rows have nothing that accuracy could judge by: row `1+1`" in message
+    found[1]["answer"] = " "
+    assert "row `1+1`: gold answer is ' '" in refused(found, {"accuracy": {"method": "exact"}})
+
+
+def test_a_reward_that_applies_nowhere_is_told(caplog: pytest.LogCaptureFixture):
+    check(rows(language=None), {"language": {}, "format": {}})
+    assert "`language` applies to none of 6 rows" in caplog.text
 
 
 def test_gold_answers_that_earn_nothing_are_named():
@@ -97,9 +119,9 @@ def test_gold_answers_that_earn_nothing_are_named():
     found[1]["answer"] = "</answer>"
     found[3]["answer"] = "2</answer><answer>3"
     message = refused(found, {"accuracy": {"method": "exact"}})
-    assert "2 of 6 gold answers" in message
-    assert "1+1 (answer '</answer>')" in message
-    assert "3+1 (answer" in message
+    assert "2 of 3 gold answers" in message
+    assert "row `1+1` (gold '</answer>')" in message
+    assert "row `3+1` (gold" in message
 
 
 def test_prompts_longer_than_the_context_are_refused():
@@ -108,5 +130,6 @@ def test_prompts_longer_than_the_context_are_refused():
 
 
 def test_all_problems_come_at_once():
-    message = refused(rows(prompt="1+1<think>"), {"format": {}, "constant": {}}, length=1023)
-    assert all(words in message for words in ("already open", "rewards.constant", "1 tokens"))
+    found, rewards = rows(prompt="1+1"), {"format": {"prefilled": True}, "constant": {}}
+    message = refused(found, rewards, length=1023)
+    assert all(words in message for words in ("opens `<think>`", "rewards.constant", "1 tokens"))

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from r1pipe.errors import UserError
-from r1pipe.rewards.preference import Preference
+from r1pipe.rewards.reward_model import RewardModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -50,8 +50,8 @@ TEXTS = [
 
 def test_scores_do_not_depend_on_the_batch(reward_model: str) -> None:
     columns = {"prompts": ["say a", "say more", "say bc"], "domain": ["general"] * 3}
-    together = Preference(reward_model, batch_size=3)(completions=TEXTS, **columns)
-    alone = Preference(reward_model, batch_size=1)(completions=TEXTS, **columns)
+    together = RewardModel(reward_model, batch_size=3)(completions=TEXTS, **columns)
+    alone = RewardModel(reward_model, batch_size=1)(completions=TEXTS, **columns)
     assert len(set(together)) == 3
     assert together == pytest.approx(alone, abs=1e-5)
 
@@ -59,14 +59,14 @@ def test_scores_do_not_depend_on_the_batch(reward_model: str) -> None:
 def test_only_the_answer_is_read(reward_model: str) -> None:
     columns = {"prompts": ["q", "q"], "domain": ["general"] * 2}
     completions = ["<think>one</think><answer>a</answer>", "<think>two!</think><answer>a</answer>"]
-    answers = Preference(reward_model)(completions=completions, **columns)
-    whole = Preference(reward_model, reads="completion")(completions=completions, **columns)
+    answers = RewardModel(reward_model)(completions=completions, **columns)
+    whole = RewardModel(reward_model, reads="completion")(completions=completions, **columns)
     assert answers[0] == pytest.approx(answers[1], abs=1e-6)
     assert whole[0] != pytest.approx(whole[1], abs=1e-6)
 
 
 def test_rows_are_routed_by_domain_and_a_missing_answer_costs(reward_model: str) -> None:
-    preference = Preference(reward_model, missing=-3.0)
+    preference = RewardModel(reward_model, missing=-3.0)
     rewards = preference(
         completions=["<answer>a</answer>", "<answer>a</answer>", "a"],
         prompts=["q"] * 3,
@@ -78,13 +78,13 @@ def test_rows_are_routed_by_domain_and_a_missing_answer_costs(reward_model: str)
 
 
 def test_no_model_is_loaded_for_rows_of_other_domains() -> None:
-    assert Preference("/nowhere")(completions=["x"], prompts=["q"]) == [None]
+    assert RewardModel("/nowhere")(completions=["x"], prompts=["q"]) == [None]
 
 
 def test_odd_text_and_messages_are_scored(reward_model: str) -> None:
     odd = ["<answer>\ud800\x00</answer>", "<answer>" + "a" * 50_000 + "</answer>"]
     prompts = [[{"role": "user", "content": "q"}]] * 2
-    rewards = Preference(reward_model, max_length=64)(
+    rewards = RewardModel(reward_model, max_length=64)(
         completions=[[{"role": "assistant", "content": text}] for text in odd],
         prompts=prompts,
         domain=["general"] * 2,
@@ -93,7 +93,7 @@ def test_odd_text_and_messages_are_scored(reward_model: str) -> None:
 
 
 def test_a_copy_in_another_process_loads_its_own_model(reward_model: str) -> None:
-    preference = Preference(reward_model)
+    preference = RewardModel(reward_model)
     columns = {"prompts": ["q"], "domain": ["general"]}
     first = preference(completions=TEXTS[:1], **columns)
     assert pickle.loads(pickle.dumps(preference))(completions=TEXTS[:1], **columns) == first
@@ -109,7 +109,7 @@ def test_under_zero3_the_reward_model_is_not_sharded(reward_model: str) -> None:
     config = Zero3()
     deepspeed.set_hf_deepspeed_config(config)
     try:
-        (reward,) = Preference(reward_model)(TEXTS[:1], prompts=["q"], domain=["general"])
+        (reward,) = RewardModel(reward_model)(TEXTS[:1], prompts=["q"], domain=["general"])
         assert isinstance(reward, float)
         assert deepspeed.is_deepspeed_zero3_enabled(), "the trainer's own setting is back"
     finally:
@@ -118,6 +118,6 @@ def test_under_zero3_the_reward_model_is_not_sharded(reward_model: str) -> None:
 
 def test_what_is_no_reward_model_is_a_user_error(tmp_path) -> None:
     with pytest.raises(UserError, match="cannot load a reward model"):
-        Preference(str(tmp_path))(completions=TEXTS[:1], prompts=["q"], domain=["general"])
+        RewardModel(str(tmp_path))(completions=TEXTS[:1], prompts=["q"], domain=["general"])
     with pytest.raises(UserError, match="at least 1"):
-        Preference("x", batch_size=0)
+        RewardModel("x", batch_size=0)

@@ -1,4 +1,4 @@
-"""Preference reward: a sequence-classification reward model's score, on the rows of its domains."""
+"""Reward-model reward: the score of a sequence-classification model, on rows of its domains."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from r1pipe.errors import Problem, UserError
-from r1pipe.rewards.completions import GENERAL, domains_of, final_answer, text_of
+from r1pipe.rewards.completions import (
+    GENERAL,
+    domains_of,
+    final_answer,
+    prefilled_rows,
+    text_of,
+)
 
 
-class Preference:
+class RewardModel:
     """The raw score (one logit) of a reward model; None outside `domains`.
 
     R1 (Nature 645:633, Methods) rewards general prompts this way: its helpfulness model reads the
@@ -22,6 +28,7 @@ class Preference:
     """
 
     __name__ = "preference"
+    best = None
 
     def __init__(
         self,
@@ -31,7 +38,7 @@ class Preference:
         batch_size: int = 8,
         max_length: int = 8192,
         missing: float = -10.0,
-        prefilled: bool = False,
+        prefilled: bool | None = None,
         dtype: Literal["float32", "bfloat16", "float16", "auto"] = "auto",
         device: str | None = None,
         revision: str | None = None,
@@ -39,8 +46,8 @@ class Preference:
         """`path`: folder or hub id of a model with one label, safetensors only.
 
         `max_length`: tokens of prompt and response (R1: 8192); what is longer loses its beginning.
-        `device`: null is the GPU of this process, or the CPU. `prefilled`: the chat template
-        already opened `<think>`.
+        `device`: null is the GPU of this process, or the CPU. `prefilled`: whether the
+        prompt already opened `<think>`; null looks at the prompt.
         """
         if batch_size < 1 or max_length < 1:
             raise UserError(
@@ -53,15 +60,21 @@ class Preference:
         self._loaded: tuple[Any, Any] | None = None
 
     def __call__(
-        self, completions: Sequence[Any], prompts: Sequence[Any], **columns: Any
+        self,
+        completions: Sequence[Any],
+        prompts: Sequence[Any],
+        prefilled: Sequence[bool] | None = None,
+        **columns: Any,
     ) -> list[float | None]:
+        told = prefilled if self._prefilled is None else self._prefilled
+        opened = prefilled_rows(told, prompts, len(completions))
         rewards: list[float | None] = [None] * len(completions)
         scored: list[int] = []
         texts: list[str] = []
         for index, domain in enumerate(domains_of(columns, len(completions))):
             if domain not in self._domains:
                 continue
-            response = self._response_of(text_of(completions[index]))
+            response = self._response_of(text_of(completions[index]), opened[index])
             if response is None:
                 rewards[index] = self._missing
                 continue
@@ -77,10 +90,10 @@ class Preference:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_loaded": None}
 
-    def _response_of(self, text: str) -> str | None:
+    def _response_of(self, text: str, opened: bool) -> str | None:
         if self._reads == "completion":
             return text or None
-        return final_answer(text, self._prefilled) or None
+        return final_answer(text, opened) or None
 
     def _conversation(self, prompt: str | Sequence[Mapping[str, Any]], response: str) -> str:
         tokenizer, _ = self._model()
