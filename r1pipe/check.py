@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -28,7 +28,7 @@ def run_check(arguments: list[str]) -> int:
         request.config_name, request.overrides, request.config_dir
     )
     plan = make_plan(validate(composed, unresolved))
-    problems: list[Problem] = []
+    problems: dict[Problem, list[str]] = {}
     seen: list[Any] = []
     for planned in plan.stages.values():
         stage = planned.stage
@@ -38,13 +38,20 @@ def run_check(arguments: list[str]) -> int:
         if same in seen and stage.kind == "eval":  # each model's evaluation is the same
             continue
         seen.append(same)
-        problems += _check_stage(plan, planned, count)
+        for problem in _check_stage(plan, planned, count):
+            problems.setdefault(problem, []).append(planned.name)
     if not seen:
         raise UserError(Problem(request.config_name, "no stage of this recipe has rewards"))
     if problems:
-        raise UserError(problems)
+        raise UserError(_in_stage(problem, stages) for problem, stages in problems.items())
     print("\nall rewards hold on these data")
     return 0
+
+
+def _in_stage(problem: Problem, stages: Sequence[str]) -> Problem:
+    """Return the problem with the stage it is in, and those that have it too."""
+    others = f" (so in {', '.join(stages[1:])})" if len(stages) > 1 else ""
+    return Problem(f"stages.{stages[0]}: {problem.where}", problem.what + others, problem.hint)
 
 
 def _parse(arguments: list[str]) -> tuple[Request, int]:
@@ -84,7 +91,6 @@ def _check_stage(plan: Plan, planned: PlannedStage, count: int) -> list[Problem]
     if reason := _not_there_yet(plan, planned):
         print(f"  not checked: {reason}")
         return []
-    where = f"stages.{planned.name}"
     try:
         tokenizer = _tokenizer(plan, planned)
         rows = load_mixed_rows(stage.data, stage.seed, need={"prompt"})
@@ -103,7 +109,7 @@ def _check_stage(plan: Plan, planned: PlannedStage, count: int) -> list[Problem]
             print(_table(trial, dict(zip(map(_name, rewards), weights, strict=True))))
     except UserError as error:
         problems = error.problems
-    return [Problem(f"{where}: {p.where}", p.what, p.hint) for p in problems]
+    return problems
 
 
 def _name(reward: Any) -> str:

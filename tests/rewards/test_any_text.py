@@ -90,6 +90,7 @@ def test_verifiers_with_workers_give_verdicts_too(texts: list[str]) -> None:
     assert set(rewarded(sql_reward, whole + texts, BY_QUERY)) <= {0.0, 1.0}
 
 
+@pytest.mark.usefixtures("sandboxed")
 @settings(max_examples=10, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_programs_of_any_text_get_a_verdict(texts: list[str]) -> None:
@@ -122,4 +123,11 @@ def test_a_megabyte_is_only_long(piece: str) -> None:
     assert rewarded(accuracy_reward, both, ROW) == [0.0, 0.0]
     assert rewarded(choice_reward, both, BY_CHOICE) == [0.0, 0.0]
     assert rewarded(sql_reward, both, BY_QUERY) == [0.0, 0.0]
+
+
+@pytest.mark.usefixtures("sandboxed")
+@pytest.mark.parametrize("piece", ["a", "\x00", "</answer>", "("])
+def test_a_megabyte_of_program_is_only_long(piece: str) -> None:
+    text = piece * (1_000_000 // len(piece))
+    both = [text, f"<think>t</think><answer>{text}</answer>"]
     assert rewarded(code_reward, both, BY_TESTS) == [0.0, 0.0]

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from r1pipe.errors import UserError
 from r1pipe.rewards.code import code_reward, row_problems, verify
 
+pytestmark = pytest.mark.usefixtures("sandboxed")
+
 ADD = "def add(a, b):\n    return a + b\n"
 TESTS = [{"assert": "assert add(1, 2) == 3"}]
 
@@ -23,10 +25,25 @@ def answer(program: str, language: str = "python") -> str:
 def test_the_answer_is_run_and_the_reasoning_is_not() -> None:
     reasoned = f"<think>\n```python\n{ADD}\n```\n</think><answer>It adds.</answer>"
     rewards = code_reward(
-        [answer(ADD), answer("def add(a, b): return a"), reasoned, f"```python\n{ADD}\n```", ""],
+        [answer(ADD), answer("def add(a, b): return a"), reasoned, ADD, ""],
         verification=[TESTS] * 5,
     )
     assert rewards == [1.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_a_fence_outside_the_reasoning_is_read_where_there_is_no_answer_block() -> None:
+    fenced = f"```python\n{ADD}\n```"
+    completions = [
+        fenced,
+        f"<think>so</think>\n{fenced}",
+        f"<think>{fenced}</think> Done.",
+        f"<think>{fenced}",
+        f"{fenced}<answer>",
+        f"{fenced}</think><answer>It adds.</answer>",
+    ]
+    rewards = code_reward(completions, verification=[TESTS] * 6)
+    assert rewards == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert code_reward([fenced], verification=[TESTS], prompts=["Add.<think>"]) == [0.0]
 
 
 def test_a_row_without_tests_has_no_reward() -> None:

@@ -12,6 +12,7 @@ from r1pipe.rewards.code.sessions import Bounds
 from r1pipe.rewards.code.testing import BadTests, Test, read_tests
 from r1pipe.rewards.code.verdict import Verdict, verify_tests
 from r1pipe.rewards.completions import (
+    TAG,
     bad_row,
     checked_by,
     column,
@@ -55,7 +56,8 @@ def code_reward(
 
     The program is the last fenced Python block of the last `<answer>` block after the reasoning
     (R1, Nature 645:633, Methods: the answer is judged, never the reasoning), or that whole block
-    without a fence. The column `verification` holds the tests: input and output of the program,
+    without a fence. A completion that writes no answer block may fence its program after the
+    reasoning, or anywhere where it does not reason at all: form is `format_reward`'s. The column `verification` holds the tests: input and output of the program,
     calls of its functions, or asserts (see `read_tests`). What a test expects never enters a
     process that the program runs in.
 
@@ -108,9 +110,14 @@ def _key(row: Any) -> str | int:
 
 
 def _program(completion: Any, prefilled: bool) -> str | None:
-    answer = final_answer(text_of(completion), prefilled)
+    text = text_of(completion)
+    answer = final_answer(text, prefilled)
     if answer is None:
-        return None
+        _, closed, after = text.rpartition("</think>")
+        reasons_on = prefilled and not closed
+        if reasons_on or TAG.search(after) or "```" not in after:
+            return None
+        answer = after
     program = program_in(answer)
     return None if program is None or is_blank(program) else program
 

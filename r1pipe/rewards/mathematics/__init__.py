@@ -10,6 +10,12 @@ or with 100 digits at several points (`evaluation`). The rules, each with its re
 not win. A true chain that ends or starts with the gold value (`2+3=5`) is right: it shows work and
 then answers. A false one (`2+2=5=4`) is wrong, since it holds any value one likes.
 
+**Sentences.** A statement with one value in it (`She has 18 eggs left`) gives that value with its
+noun. Where a word may change what the number says (not, about, more, if, half, step 18, a second
+number, a question) nothing is read. Remarks on the form (`simplified`, `by AM-GM`, `in cm`) add
+nothing, `to 2 decimal places` suits a decimal gold alone. The same value in two spellings (`5/2 or
+2.5`) is one answer.
+
 **Carried out.** `24+119`, `12*13`, `2^{10}`, `5!`, `\sqrt{144}`, `\gcd(…)`, `\sin 30^\circ` are
 questions, not answers, where the gold is a plain number. p/q (also unreduced), mixed numbers,
 a·10^n, signs and percent are ways to write a number, so they are answers. Where the gold is
@@ -40,11 +46,17 @@ doubt is left. A set of one is its element, since both name the one solution.
 builders are equal where they describe the same set. `2x > 4` for x > 2 is the question again.
 Whether `(1,2)` is a point or an interval, the gold alone cannot say, so it takes both readings.
 
+**Families.** `a + k\pi` with k any integer is a set: the letter of the index, a shift of it, and
+how a union is divided do not matter. Without `k \in \mathbb{Z}` on either side it may be a formula,
+so only the letter may differ. Antiderivatives with `+ C` are equal up to a constant. Functions by
+cases pair each value with its condition, and `(a) 3 (b) 5` has order.
+
 **Names.** `x = 5`, `f(2) = 5`, `AB = 5`, `the area is 5` answer 5; where the gold names its value
 the name must agree if it is given at all, but `y =` and `f(x) =` both introduce an expression.
 
 **Equations** are equal up to a constant factor, systems in any order, congruences by their
-residues.
+residues. `a < b < c` is `c > b > a`. A member of a chain that has no value here (`1 + \dots + 9`, a
+sum, an integral) says nothing, and the others decide.
 
 **Letters.** The case of a mathematical symbol matters (a is not A), that of a choice letter does
 not, and neither does that of a word. Words are compared whole, without articles and punctuation;

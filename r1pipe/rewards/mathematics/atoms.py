@@ -124,7 +124,9 @@ class Atoms(Environments):
 
     def _names_function(self) -> bool:
         """True for `p(x) =` at the start: nobody names a product so."""
-        inside, close, sign = (self.tokens[min(self.at + n, len(self.tokens) - 1)] for n in (1, 2, 3))
+        inside, close, sign = (
+            self.tokens[min(self.at + n, len(self.tokens) - 1)] for n in (1, 2, 3)
+        )
         name = self.tokens[self.at - 1]
         return (
             self.at == 1

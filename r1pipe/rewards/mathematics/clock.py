@@ -95,7 +95,7 @@ def same_time(answer: tuple[int, bool], gold: tuple[int, bool]) -> bool:
 
 def date(text: str) -> Date | None:
     """Return (year or None, month, day); None for what is no date or not a clear one."""
-    text = plain(text)
+    text = plain(text).removeprefix("on ")
     if len(text) > 40:
         return None
     for pattern, order in _DATES:

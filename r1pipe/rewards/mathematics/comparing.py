@@ -20,6 +20,7 @@ from r1pipe.rewards.mathematics.shapes import (
     MAX_ITEMS,
     alike_brackets,
     assignments_of,
+    components,
     conditions_of,
     flat_operands,
     has_choice_of_signs,
@@ -51,8 +52,21 @@ def same(answer: Node, gold: Node) -> bool:
 def same_answer(answer: Node, gold: Node) -> bool:
     """True where a whole answer is what `gold` states; a set of one is its element here."""
     answer, gold = solutions_of(answer), solutions_of(gold)
+    if {gold.op, answer.op} & {"seq", "matrix"} or answer.op == gold.op == "add":
+        answer, gold = components(answer) or answer, components(gold) or gold
     if same(answer, gold):
         return True
+    if answer.op == "list" and gold.op not in ("list", "rel", "seq"):
+        # An expression and what it is not defined for: `1/(x - 2), x ≠ 2`.
+        value, *conditions = answer.args
+        if (
+            "or" not in answer.value
+            and value.op not in ("rel", "list")
+            and all(one.op == "rel" and one.value == ("!=",) for one in conditions)
+            and all(names_in(one.args[0]) == names_in(value) for one in conditions)
+            and names_in(value)
+        ):
+            return same(value, gold)
     if answer.op == "list":
         mixed = mixed_number(answer)
         return mixed is not None and same(mixed, gold)
@@ -62,7 +76,9 @@ def same_answer(answer: Node, gold: Node) -> bool:
         return same(answer, gold.args[0])
     if answer.op == "rel" and len(ends := ends_of_chain(answer)) == 1:
         answer = ends[0]
-    return is_set_of_one(answer) and gold.op not in ("seq", "set") and same(answer.args[0], gold)
+    if not is_set_of_one(answer) or gold.op == "set":
+        return False
+    return (gold.op != "seq" or answer.args[0].op == "seq") and same(answer.args[0], gold)
 
 
 def _same(answer: Node, gold: Node) -> bool:
@@ -70,6 +86,10 @@ def _same(answer: Node, gold: Node) -> bool:
         gold.op == "list" and any(item.op == "congruence" for item in gold.args)
     ):
         return same_congruence(answer, gold)
+    if gold.op == "piecewise" and answer.op != "rel":
+        return answer.op == gold.op and same_items(answer.args, gold.args)
+    if gold.op == "piece":
+        return answer.op == gold.op and all(map(same, answer.args, gold.args))
     if gold.op == "rel":
         return _same_relation(answer, gold)
     if gold.op == "list":
@@ -88,6 +108,8 @@ def _same(answer: Node, gold: Node) -> bool:
         return same_ratio(answer, gold)
     if answer.op == "ratio" and gold.op == "div" and len(answer.args) == 2:
         return same_ratio(gold, answer)
+    if gold.op == "word" and gold.value == "otherwise":
+        return answer == gold
     if gold.op == "word" or answer.op in ("word", "list", "seq", "matrix", "ratio", *_SETS):
         return False
     if gold.op == "func" and gold.value == "det":

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from r1pipe.rewards.mathematics import clock, families, phrases, words
+from r1pipe.rewards.mathematics import clock, families, parts, phrases, words
 from r1pipe.rewards.mathematics.atoms import GREEK, OPAQUE
 from r1pipe.rewards.mathematics.comparing import same_answer
+from r1pipe.rewards.mathematics.equations import same_congruence
 from r1pipe.rewards.mathematics.evaluation import exact
-from r1pipe.rewards.mathematics.grammar import parse
-from r1pipe.rewards.mathematics.nodes import BadGold, Node, Unreadable, walk
+from r1pipe.rewards.mathematics.nodes import BadGold, Node, Unreadable, names_in, walk
+from r1pipe.rewards.mathematics.reading import tree_of
 from r1pipe.rewards.mathematics.scalars import is_value, peel
 from r1pipe.rewards.mathematics.spelling import clean
 from r1pipe.rewards.mathematics.tokens import FUNCTIONS
@@ -34,8 +35,18 @@ _DECIMAL_COMMA = re.compile(
     r"[+−-]?\s*[€$£]?\s*\d+,(?:\d{1,2}|\d{4,})\s*(?:\\?%|[€$£]|[^\W\d_]+[²³]?)?"
 )
 
-_SAID_TWICE = re.compile(r"(\S[^()]{0,40}?)\s+\(([^()]*[^\W\d_][^()]*)\)")
-"""`42 (forty-two)`: the second time in words."""
+_INDEXED = re.compile(
+    r"(?:[\s,，;]|\\q?quad|\\[ ,;])*[(（]?\s*n\s*(?:\\in(?![a-z])|∈)\s*(?:\\mathbb|\\mathbf)?\s*"
+    r"\{?\s*(?:N|ℕ|Z(?=\}?\s*[\^_]))\s*\}?\s*(?:[\^_]\s*\{?\s*[*+]\s*\}?)?\s*[)）]?\Z"
+)
+"""The index set of a sequence, `n \\in \\mathbb{N}^*`."""
+_RUNS = re.compile(r"\s{3,}")
+_SAID_TWICE = re.compile(
+    r"(\S.{0,60}?)\$?(?:\s|\\[ ,;:]|\\q?quad)+(?:\\text\s*\{\s*)?"
+    r"(?:\((?:or|i\.e\.|that is|which is|equivalently|=)?,?\s*(.{1,60})\)"
+    r"|,?\s*(?:or|i\.e\.,?|or equivalently,?|equivalently,?)(?:\s|\}|\\[ ,;])+(.{1,60}))\s*\}?"
+)
+"""`42 (forty-two)`, `1/2 or 0.5`: one value in two spellings."""
 
 _SHORT_WORDS = frozenset(
     [
@@ -52,9 +63,11 @@ _APPROXIMATELY = re.compile(
 )
 _COUNT = r"(?:\d|one|two|three|four|five|six)"
 _PLACES = re.compile(
-    rf"[\s,;~\\]*(?:\\text\s*\{{)?\s*\(?\s*(?:(?:correct|accurate|rounded|given)?\s*(?:to|at|with)\s+)?"
+    rf"[\s,;~\\]*(?:\\text\s*\{{)?\s*\(?\s*(?:(?:correct|accurate|rounded|given)?\s*(?:to|at"
+    rf"|with)\s+)?"
     rf"(?:(?:the\s+)?nearest\s+(?:tenth|hundredth|thousandth|cent|penny|{_COUNT} decimal places?)"
-    rf"|{_COUNT}\s*(?:decimal\s+places?|decimals?|d\.?\s?p\.?|s\.?\s?f\.?|sig(?:nificant)?\.?\s+fig(?:ure)?s?))"
+    rf"|{_COUNT}\s*(?:decimal\s+places?|decimals?|d\.?\s?p\.?|s\.?\s?f\.?"
+    rf"|sig(?:nificant)?\.?\s+fig(?:ure)?s?))"
     r"\s*\)?\s*\}?\Z",
     re.IGNORECASE,
 )
@@ -65,10 +78,17 @@ _BEYOND = OPAQUE | {"dots", "circ", "ddot", "mathbb"}
 _GIVEN = re.compile(r"\w\s*\|\s*\w")
 _EMPTY_BRACES = re.compile(r"\{\s*\}")
 
-_DOUBT = re.compile(r"\\(?:le|ge|ne|approx|pm|Rightarrow|iff|neg)(?![a-zA-Z])|\?|\bnot\b")
-
 Kind = Literal[
-    "choice", "letters", "time", "date", "division", "text", "tree", "opaque", "family"
+    "choice",
+    "letters",
+    "time",
+    "date",
+    "division",
+    "text",
+    "tree",
+    "opaque",
+    "family",
+    "parts",
 ]
 
 
@@ -88,13 +108,17 @@ def decide(answer: str, gold: str) -> bool:
     if len(answer) > 4 * len(gold) + 2000:
         return False
     try:
-        texts = _texts(answer)
+        texts = _texts(_RUNS.sub(_one_space, answer))
         if wanted.kind == "choice":
             # The first letter named is the choice, whatever a later phrase names.
             texts = next(([text] for text in texts if words.choice(text)), texts)
         return any(_matches(text, wanted) for text in texts)
     except (Unreadable, ValueError, ArithmeticError, RecursionError, LookupError):
         return False
+
+
+def _one_space(run: re.Match[str]) -> str:
+    return "\n" if "\n" in run.group() else " "
 
 
 def require_readable(gold: str) -> None:
@@ -107,88 +131,10 @@ def _texts(answer: str) -> list[str]:
     if not phrases.boxes(answer):
         return phrases.readings(answer)
     whole = phrases.readings(phrases.unboxed(answer))
-    if any(_tree(text) is not None for text in whole):
+    if any(tree_of(text) is not None for text in whole):
         return whole
     content = phrases.only_box(answer)
     return whole if content is None else [*whole, *phrases.readings(content)]
-
-
-@lru_cache(maxsize=8192)
-def _tree(text: str) -> Node | None:
-    try:
-        return _parsed(text)
-    except Unreadable:
-        return None
-
-
-def _parsed(text: str) -> Node:
-    cleaned = clean(words.meaning_of(text))
-    exact, approx, _ = cleaned.partition("\\approx ")
-    if approx and exact.strip():
-        cleaned = exact.strip()
-    try:
-        return parse(cleaned)
-    except RecursionError as error:
-        raise Unreadable("nested too deeply") from error
-    except Unreadable:
-        # A left side that the grammar does not read only names what comes after it.
-        at = _first_equals(cleaned)
-        left, right = cleaned[:at].strip(), cleaned[at + 1 :].strip()
-        if at < 0 or not left or not right or not _is_label(left):
-            raise
-        label = Node("word", (), left)
-        try:
-            value = parse(right)
-        except Unreadable:
-            return _chain(cleaned)
-        if value.op == "rel":
-            return Node("rel", (label, *value.args), ("=", *value.value))
-        return Node("rel", (label, value), ("=",))
-
-
-def _chain(text: str) -> Node:
-    """Read `S = \\sum k = 15`: members between the ends that cannot be read say nothing."""
-    members = _members(text)
-    if not 2 < len(members) < 12:
-        raise Unreadable("no chain")
-    *first, last = members
-    nodes = [_tree_of_member(member) for member in first]
-    return Node("rel", (*nodes, parse(last)), ("=",) * len(first))
-
-
-def _tree_of_member(text: str) -> Node:
-    try:
-        return parse(text)
-    except Unreadable:
-        if not text or not _is_label(text) or _DOUBT.search(text):
-            raise
-        return Node("opaque", (), text)
-
-
-def _members(text: str) -> list[str]:
-    """Return what stands between the `=` outside brackets."""
-    found: list[str] = []
-    while (at := _first_equals(text)) >= 0:
-        found.append(text[:at].strip())
-        text = text[at + 1 :]
-    return [*found, text.strip()]
-
-
-def _first_equals(text: str) -> int:
-    """Return the place of the first `=` outside brackets, -1 without any."""
-    depth = 0
-    for at, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "=" and depth == 0:
-            return at
-    return -1
-
-
-def _is_label(text: str) -> bool:
-    label = text.lower()
-    return len(text) < 200 and not re.search(
-        r"\b(?:not|or|either|if|because|since|but|so|then|maybe)\b|[,;\n<>]|\\ne\b|≠", label
-    )
 
 
 # Gold.
@@ -205,15 +151,15 @@ def _read_gold(gold: str) -> Gold:
     found = _special(text)
     if found is not None:
         return found
-    tree = _tree(text)
+    tree = tree_of(text) or tree_of(text[:-60] + _INDEXED.sub("", text[-60:]))
     body, index = families.split_index(text)
-    family = _tree(body) if index else tree
+    family = tree_of(body) if index else tree
     if family is not None and families.is_family(family, index):
         return Gold("family", text, index, family)
     if tree is not None and not _is_only_words(tree):
         return Gold("tree", text, tree=tree)
     for shorter in phrases.readings(text)[1:]:
-        tree = _tree(shorter)
+        tree = tree_of(shorter)
         if tree is not None and not _is_only_words(tree) and text.endswith(shorter):
             return Gold("tree", shorter, tree=tree)
     if words.is_plain_text(text):
@@ -234,10 +180,13 @@ def _is_opaque(text: str) -> bool:
 
 def _special(text: str) -> Gold | None:
     """Read choice letters, times and dates."""
+    several = parts.parts_of(text)
+    if several is not None:
+        return Gold("parts", text, tuple(map(_read_gold, several)))
     found = words.gold_choice(text)
     if found is not None:
         rest = found[1]
-        tree = _tree(rest) if rest else None
+        tree = tree_of(rest) if rest else None
         return Gold("choice", text, (found[0], rest), tree)
     several = words.letters(text, of_gold=True)
     if several is not None and not _TUPLE.match(text):
@@ -250,7 +199,7 @@ def _special(text: str) -> Gold | None:
         return Gold("date", text, day)
     time = clock.time_of_day(text)
     if time is not None:
-        return Gold("time", text, time, _tree(text))
+        return Gold("time", text, time, tree_of(text))
     return None
 
 
@@ -302,6 +251,12 @@ def _matches(text: str, gold: Gold) -> bool:
         return True
     if gold.kind == "choice":
         return _is_choice(text, gold)
+    if gold.kind == "parts":
+        given = parts.parts_of(text) or parts.in_order(text, len(gold.value)) or ()
+        return len(given) == len(gold.value) and all(
+            any(_matches(one, wanted) for one in phrases.readings(part))
+            for part, wanted in zip(given, gold.value, strict=True)
+        )
     if gold.kind == "letters":
         return words.letters(text) == gold.value
     if gold.kind == "division":
@@ -324,33 +279,53 @@ def _matches(text: str, gold: Gold) -> bool:
         return _is_family(text, gold)
     if _same_tree(text, gold.tree):
         return True
+    indexed = _INDEXED.search(text[-60:])
+    if indexed and "n" in names_in(gold.tree):
+        return _same_tree(text[: len(text) - len(indexed.group())], gold.tree)
     about = _APPROXIMATELY.match(text)
     if about and _ROUNDED.fullmatch(gold.text) and "±" not in text:
         # The gold is a decimal, so it may be the rounded number that the answer says it is.
         text = text[about.end() :]
         if _same_tree(text, gold.tree):
             return True
-    places = _PLACES.search(text)
-    if places and _ROUNDED.fullmatch(gold.text) and _same_tree(text[: places.start()], gold.tree):
-        return True
+    places = _PLACES.search(text[-80:])
+    if places and _ROUNDED.fullmatch(gold.text):
+        value = text[: len(text) - len(places.group())]
+        if _same_tree(value, gold.tree):
+            return True
     option = words.choice(text)
     if option is not None and option[1] and _same_tree(option[1], gold.tree):
         return True
-    said_twice = _SAID_TWICE.fullmatch(text)
-    if said_twice and all(_same_tree(part, gold.tree) for part in said_twice.groups()):
+    if _is_said_twice(text, gold.tree):
         return True
     division = words.quotient(text)
     return division is not None and division[1] == "0" and _same_tree(division[0], gold.tree)
 
 
+def _is_said_twice(text: str, gold: Node) -> bool:
+    said = _SAID_TWICE.fullmatch(text) if len(text) <= 200 else None
+    if said is None or gold.op in ("list", "seq", "rel", "union", "congruence", "pm"):
+        return False
+    first, second = said[1].strip("$ ,"), (said[2] or said[3]).strip("$ ")
+    one, other = tree_of(first), tree_of(second)
+    if one is None or other is None or "base" in (one.op, other.op):
+        return False
+    if not same_answer(one, other) and not same_answer(other, one):
+        # `24 km or 24 miles` for 24 without a unit.
+        return False
+    return first != second and _same_tree(first, gold) and _same_tree(second, gold)
+
+
 def _is_family(text: str, gold: Gold) -> bool:
-    whole = _tree(gold.text)
+    whole = tree_of(gold.text)
     if whole is not None and _same_tree(text, whole):
         return True
     body, index = families.split_index(text)
-    tree = _tree(body)
+    tree = tree_of(body)
     assert gold.tree is not None
     try:
+        if tree is not None and tree.op == "congruence":
+            return same_congruence(tree, gold.tree)
         return tree is not None and families.same_family(tree, index, gold.tree, gold.value)
     except Unreadable:
         return False
@@ -363,14 +338,14 @@ def _bare(text: str) -> str:
 def _same_tree(text: str, gold: Node) -> bool:
     if gold.op == "ratio":
         text = re.sub(r"\s+to\s+", ":", text)
-    tree = _tree(text)
+    tree = tree_of(text)
     if tree is not None and same_answer(tree, gold):
         return True
     number = peel(gold)[0]
     value = exact(number) if is_value(number) else None
     if value is not None and _DECIMAL_COMMA.fullmatch(text):
         # The decimal comma of most of Europe, where the gold is no whole number.
-        tree = _tree(text.replace(",", "."))
+        tree = tree_of(text.replace(",", "."))
         return tree is not None and value.denominator > 1 and same_answer(tree, gold)
     return False
 

@@ -7,7 +7,7 @@ from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in, num, wa
 from r1pipe.rewards.mathematics.scalars import all_equal, is_value, peel, same_scalar
 
 _STRUCTURED = frozenset(
-    ["seq", "set", "matrix", "union", "inter", "minus", "builder", "list", "pm"]
+    ["seq", "set", "matrix", "union", "inter", "minus", "builder", "list", "pm", "piecewise"]
 )
 _MIRROR = {">": "<", ">=": "<="}
 
@@ -18,6 +18,8 @@ def is_name(node: Node) -> bool:
         return True
     if node.op == "mul":
         first, rest = node.args[0], node.args[1:]
+        if _is_derivation(first):
+            return True
         if node.value == "letters" or str(rest[-1].value).startswith("angle "):
             return True
         called = first.op == "sym" and first.value[:1].isupper()
@@ -35,6 +37,9 @@ def is_name(node: Node) -> bool:
             arg.op == "mul" and arg.value == "letters" and arg.args[0].value == "d"
             for arg in node.args
         )
+    if node.op == "seq" and node.value == "[]" and len(node.args) == 1:
+        # The area of a triangle: [ABC].
+        return node.args[0].op == "sym" and len(node.args[0].value) > 2
     if node.op == "seq":
         return node.value == "()" and all(arg.op == "sym" for arg in node.args)
     if node.op == "abs":
@@ -45,6 +50,16 @@ def is_name(node: Node) -> bool:
     if node.op == "func" and node.value == "det":
         return True
     return node.op == "func" and all(is_name(arg) for arg in node.args)
+
+
+def _is_derivation(node: Node) -> bool:
+    """True for the d/dx in front of what is to be differentiated."""
+    if node.op != "div":
+        return False
+    top, bottom = node.args
+    return top == Node("sym", (), "d") and (
+        bottom.op == "mul" and bottom.value == "letters" and bottom.args[0] == top
+    )
 
 
 def assignment(node: Node) -> tuple[Node, Node] | None:
@@ -65,8 +80,10 @@ def _own_names(name: Node) -> frozenset[str]:
     """Return the names that a result is called by: `f` alone for `f(x)`."""
     if name.op == "apply":
         return frozenset([name.value])
+    if name.op == "div":
+        return names_in(name.args[0]) - {"d"}
     if name.op == "mul" and name.value == "implicit":
-        return names_in(name.args[0])
+        return frozenset() if _is_derivation(name.args[0]) else names_in(name.args[0])
     return names_in(name)
 
 

@@ -20,6 +20,8 @@ MAX_BITS = 100_000
 """Largest exact integer that a power or a factorial may make."""
 MAX_FACTORIAL = 2000
 TRIALS = range(9)
+_WHOLE_TRIALS = range(9, 25)
+"""Small whole numbers, for expressions with factorials that few other points suit."""
 _COMPARED = 3
 """Points at which two expressions must both have a real value to be called identical."""
 
@@ -68,8 +70,21 @@ def _value(node: Node, trial: int) -> Value:
     if op == "apply":
         inner = ",".join(str(_value(arg, trial)) for arg in node.args)
         return _point(f"{node.value}({inner})", trial)
-    if op in ("word", "set", "builder", "matrix", "list", "rel", "quantity", "pm", "mp", "ratio",
-              "opaque"):
+    if op in (
+        "word",
+        "set",
+        "builder",
+        "matrix",
+        "list",
+        "rel",
+        "quantity",
+        "pm",
+        "mp",
+        "ratio",
+        "opaque",
+        "piecewise",
+        "piece",
+    ):
         raise Unreadable(f"{op} has no value")
     if op == "seq" and (node.value != "[]" or len(node.args) != 1):
         raise Unreadable("brackets have no value")
@@ -89,7 +104,7 @@ def _point(name: str, trial: int) -> Fraction:
         return Fraction(1 + number % 391, 197)
     if trial < 6:
         return -Fraction(1 + number % 391, 197)
-    return Fraction(2 + number % 37)
+    return Fraction(2 + number % 37) if trial < 9 else Fraction(1 + number % 12)
 
 
 def _constant(name: str) -> Value:
@@ -242,6 +257,8 @@ def _function(name: str, args: list[Value]) -> Value:
         return own.log(_positive(number))
     if name == "exp":
         return _power(+own.e, args[0])
+    if name == "cis":
+        return own.cos(number) + own.mpc(0, 1) * own.sin(number)
     if name in ("Re", "Im"):
         return own.re(number) if name == "Re" else own.im(number)
     function = getattr(own, _MPMATH.get(name, ""), None)
@@ -309,7 +326,9 @@ def identical(left: Node, right: Node) -> bool:
         return agree(value_of(left), value_of(right))
     any_value = is_complex(left) or is_complex(right)
     compared = 0
-    for trial in TRIALS:
+    for trial in (*TRIALS, *_WHOLE_TRIALS):
+        if trial in _WHOLE_TRIALS and compared >= _COMPARED:
+            break
         try:
             values = value_of(left, trial), value_of(right, trial)
         except Unreadable:

@@ -15,16 +15,21 @@ MAX_CLASSES = 240
 """Residue classes that a union of families is written out into."""
 _TINY = 1e-70
 
+_BRACKETS = frozenset(["()", "[]", "(]", "[)"])
 _LETTERS = frozenset("klmnpt")
 _Z = r"(?:\\mathbb\s*\{?\s*Z\s*\}?|\\mathbf\s*\{?\s*Z\s*\}?|ℤ|\\Z(?![a-zA-Z])|Z(?![a-zA-Z]))"
-_INTEGER = r"(?:an?\s+|any\s+|some\s+|every\s+|all\s+|arbitrary\s+)*(?:integers?|entier|ganze?\s+Zahl|entero)"
+_INTEGER = (
+    r"(?:an?\s+|any\s+|some\s+|every\s+|all\s+|arbitrary\s+)*(?:integers?"
+    r"|entier|ganze?\s+Zahl|entero)"
+)
 _CLAUSE = re.compile(
-    r"(?:\s|\\[ ,;:]|\\q?quad|,|;|\\text\s*\{|\}|\(|（|，|；|\$|\\\(|\\\))*"
+    r"(?:\s|\\[ ,;:]|\\q?quad|,|;|\\text\s*\{|\(|（|，|；|\$|\\\(|\\\))*"
     r"(?:(?:where|with|for|mit|avec|con|其中)\s*)?(?:any|all|every|some|each)?"
     r"(?:\s|\\[ ,;:]|\\q?quad|\\text\s*\{|\}|\$|\\\(|\\\)|integer\s|integers\s)*"
     r"(?<![a-zA-Z])(?P<name>[klmnpt])"
     r"(?:\s|\\text\s*\{|\}|\$|\\\(|\\\))*"
-    rf"(?:(?:\\in(?![a-zA-Z])|∈|in)(?:\s|\\;|\\,)*{_Z}|(?:is|are|be|est(?:\s+un)?|es|ist(?:\s+eine)?)\s+{_INTEGER}"
+    rf"(?:(?:\\in(?![a-zA-Z])|∈|in)(?:\s|\\;|\\,)*{_Z}|(?:is|are|be|est(?:\s+un)?|es"
+    rf"|ist(?:\s+eine)?)\s+{_INTEGER}"
     r"|为?(?:任意)?(?:是)?整数)"
     r"(?:\s|\}|\)|）|\$|\\\)|\.)*\Z"
 )
@@ -33,7 +38,8 @@ _FOR_INTEGER = re.compile(
     r"integers?(?:\s|\}|\$)*(?P<name>[klmnpt])(?:\s|\}|\)|\$|\.)*\Z"
 )
 _BUILDER = re.compile(
-    r"\\?\{\s*(?:[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||\\mid|:)\s*)?(?P<body>.*?)\s*\\?\}",
+    r"\\?\{\s*(?:[a-z]\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||\\mid"
+    r"|:)\s*)?(?P<body>.*?)\s*\\?\}",
     re.DOTALL,
 )
 
@@ -42,7 +48,7 @@ def split_index(text: str) -> tuple[str, str | None]:
     r"""Return a text without its `, k \in \mathbb{Z}`, and the letter of that index if any."""
     if len(text) > 400:
         return text, None
-    text = text.replace("\\left", "").replace("\\right", "").strip().strip("$")
+    text = " ".join(text.split()).replace("\\left", "").replace("\\right", "").strip().strip("$")
     built = _BUILDER.fullmatch(text)
     inner = built["body"] if built and text.count("{") == text.count("}") else text
     for pattern in (_FOR_INTEGER, _CLAUSE):
@@ -60,6 +66,12 @@ def is_family(node: Node, index: str | None) -> bool:
         return False
     for item in items:
         names = names_in(item)
+        if item.op == "seq":
+            ends = item.args
+            whole = len(ends) == 2 and item.value in _BRACKETS and all(map(_turns, ends))
+            if not (whole and all(names_in(end) == {index} for end in ends)):
+                return False
+            continue
         if len(names) != 1 or not names <= _LETTERS or (index and names != {index}):
             return False
         if index is None and (item.op != "add" or not _turns(item)):
@@ -71,9 +83,7 @@ def _turns(node: Node) -> bool:
     return any(one.op == "degree" or one.value == "pi" for one in walk(node))
 
 
-def same_family(
-    answer: Node, answer_index: str | None, gold: Node, gold_index: str | None
-) -> bool:
+def same_family(answer: Node, answer_index: str | None, gold: Node, gold_index: str | None) -> bool:
     """True where two families describe the same numbers.
 
     Without an index set on either side only the letter of the index may differ.
@@ -92,7 +102,30 @@ def same_family(
         return len(given) == len(wanted) and all(
             any(identical(one, _renamed(other)) for one in renamed) for other in wanted
         )
+    if any(item.op == "seq" for item in wanted):
+        return len(given) == len(wanted) and all(
+            any(_same_interval(one, other) for one in given) for other in wanted
+        )
     return _same_classes(_classes(given), _classes(wanted))
+
+
+def _same_interval(answer: Node, gold: Node) -> bool:
+    """True where both ends are shifted by the same whole number of steps."""
+    if answer.op != "seq" or answer.value != gold.value or len(answer.args) != 2:
+        return False
+    ends: list[tuple[Any, Any]] = []
+    for end in (*answer.args, *gold.args):
+        (name,) = names_in(end)
+        found = _progression(end, name, 1, 0)
+        if found is None:
+            return False
+        ends.append(found)
+    steps = [abs(_real(step)) for _, step in ends]
+    if any(abs(step - steps[0]) > _TINY for step in steps):
+        return False
+    shifts = [_real(ends[at][0]) - _real(ends[at + 2][0]) for at in (0, 1)]
+    turns = shifts[0] / steps[0]
+    return abs(shifts[0] - shifts[1]) < _TINY and abs(turns - context().nint(turns)) < _TINY
 
 
 def _renamed(node: Node) -> Node:

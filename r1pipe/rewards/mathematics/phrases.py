@@ -7,6 +7,7 @@ import unicodedata
 
 from r1pipe.rewards.mathematics import sentences
 from r1pipe.rewards.mathematics.spelling import BOLD
+from r1pipe.rewards.mathematics.units import unit_named
 
 _BRACE = re.compile(r"(?<!\\)[{}]")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -22,28 +23,36 @@ _HEDGES = frozenset(
         "probably", "between", "less", "more", "than", "least", "most", "about", "approximately",
         "roughly", "nearly", "almost", "around", "no", "false", "wrong", "incorrect", "unless",
         "except", "other", "half", "twice", "double", "triple", "guess", "if", "unlike",
-        "without", "不", "不是", "或", "或者", "大约", "约",
+        "should", "thinks", "believes", "claims", "wants", "hopes", "says", "fewer", "suppose",
+        "supposing", "assume", "assuming", "without", "不", "不是", "或", "或者", "大约", "约",
         "nicht", "kein", "pas", "non", "ni", "ne",
         "o", "ou", "oder", "не", "или", "one", "some", "opposite", "negative", "minus", "plus",
         "squared", "reciprocal", "inverse", "unsure",
     ]
 )  # fmt: skip
 _FOREIGN_HEDGES = (
-    "可能", "比", "倍", "如果", "假设", "若", "第", "至少", "至多", "最多", "超过", "不足", "接近", "吗",
+    "可能", "比", "倍", "如果", "假设", "若", "第", "至少", "至多", "最多", "超过",
+    "不足", "接近", "吗",
     "也许", "大概", "不", "非", "没", "未", "或", "约", "小于", "大于", "ない", "または",
     "아니", "또는", "ليس", "أو",
     "नहीं", "या ", "ไม่", "หรือ", "لا ",
 )  # fmt: skip
 _VERB = (
     r"(?:is|are|equals|equal|was|were|be|has|have|had|gives|give|get|gets|find|obtain|got|contains"
-    r"|paid|spent|bought|sold|earned|made|makes|received|scored|walked|drove|ran|read|ate|used|cost"
-    r"|measures|totals|yields|holds|requires|remain|remains|choose|chose|pick|select|costs|needs|earns|takes|weighs|est|sont|ist|sind|es|son|é|равно|равен|равна|это|becomes|reste|restent|il y a|coûte|vaut|mesure"
-    r"|dure|parcourt|reçoit|hat|haben|kostet|kosten|bleiben|bleibt|beträgt|braucht|verdient|es gibt"
+    r"|paid|spent|bought|sold|earned|made|makes|received|scored|walked|drove|ran|read|ate|used"
+    r"|cost"
+    r"|measures|totals|yields|holds|requires|remain|remains|choose|chose|pick|select|costs"
+    r"|needs|earns|takes|weighs|est|sont|ist|sind|es|son|é|равно|равен|равна|это|becomes|(?:in"
+    r"|de)creased by|rose by|fell by|grew by|reste|restent|met|mettent|y a|(?<=[Ii]l )a"
+    r"|(?<=[Ee]lle )a|ont|coûte|vaut|mesure"
+    r"|dure|parcourt|reçoit|hat|haben|kostet|kosten|bleiben|bleibt|beträgt|braucht|verdient|gibt"
     r"|tiene|tienen|quedan|queda|cuesta|cuestan|hay|gana|vale|custa|ha|costa)"
 )
 _LEAD = re.compile(
-    rf"(?P<before>[^\W\d_][^\d$\\=<>()\[\]{{}}:_^|*/+]{{0,200}}?)\b{_VERB}\b"
-    r"(?:\s+(?:equal\s+to|exactly|simply|just|given\s+by|then|therefore|thus|that)\b)?\s*:?\s*",
+    rf"(?P<before>[^\W\d_](?:[^\d$\\=<>()\[\]{{}}:_^|*/+]|\$[A-Za-z]{{1,10}}\$"
+    rf"|\\\([A-Za-z]{{1,10}}\\\)){{0,200}}?)\b{_VERB}\b"
+    r"(?:\s+(?:equal\s+to|égale?s?\s+à|gleich|igual\s+a|exactly|simply|just|given\s+by|then"
+    r"|therefore|thus|that)\b)?\s*:?\s*",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
@@ -54,39 +63,67 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _CHINESE_LEAD = re.compile(
-    r"[^\d$\\=<>()\[\]{}:：]{0,60}?(?:答案|结果|值|解)?(?:是|为|等于|：|共有|有|需要|得到|得|还?剩下?|剩余|一共|总共|共|要|花了|用了|卖了|买了|赚了?|付了?)\s*[:：]?\s*"
+    r"[^\d$\\=<>()\[\]{}:：]{0,60}?(?:答案|结果|值|解)?(?:是|为|等于|：|共有|有|需要|得到|得|还?剩下?|剩余|一共|总共|共?需|共|要"
+    r"|花了|用了|卖了|买了|赚了?|付了?)\s*[:：]?\s*"
 )
 _CONNECTIVE = re.compile(
-    r"(?:so|thus|hence|therefore|then|finally|which means|that is|i\.e\.|and so|we (?:get|have|find"
+    r"(?:so|thus|hence|therefore|then|finally|which means|that is|i\.e\.|and so|we (?:get|have"
+    r"|find"
     r"|obtain)(?: that)?|it follows that|in conclusion|overall|clearly|yes|solution|exactly"
     r"|roots?:|solutions?:"
     r"|(?:the )?(?:points?|vectors?|interval|ordered pair|coordinates)(?=\s*[(\[{\\$<⟨])"
+    r"|(?:the )?(?:cent(?:er|re)|vertex|midpoint|focus|coordinates|point|intersection|centroid)"
+    r"(?: is)?(?: at)?(?=\s*\$?[(\\])"
+    r"|\$?[fghp]\s*\([a-z]\)\$? is(?: an?)?"
     r"|at(?=\s*[(\[{\\$<⟨])|(?:the )?year(?=\s+\d)|an?(?=\s+\d)"
     r"|a total of|in total|(?:it|that)'s|⇒|⟹|→|=>|\\Rightarrow|因此"
-    r"|所以|故|即|∴|\\therefore|=)(?=[\s,:，：]|(?<=[=∴故即以此e>⇒⟹→w]))[\s,:，：]*",
+    r"|所以|综上(?:所述)?|故|即|∴|\\therefore|=)(?=[\s,:，：]|(?<=[=∴故即以此述上e>⇒⟹→w]))[\s,:，：]*",
     re.IGNORECASE,
 )
 _NAMED_LABEL = re.compile(r"[^\d:：$\\=<>()\[\]{}+*/^|,;_]{2,40}[:：]\s*")
 _FOREIGN_LEAD = re.compile(
-    r"(?:答えは|正解は|こたえは|解は|정답은|답은|정답|คำตอบคือ|ตอบ"
+    r"(?:(?:hay|tiene|tienen|quedan?|cuestan?|il faut)(?=\s+[$\d])|答えは|正解は|こたえは"
+    r"|解は|정답은|답은|정답|คำตอบคือ|ตอบ"
     r"|đáp án là|đáp án|kết quả là|الجواب هو|الإجابة هي"
     r"|उत्तर है|उत्तर|odpowiedź|odpowiedź to"
     r"|cevap|yanıt|antwoord|jawaban|jawabannya adalah)[\s:：、]*",
     re.IGNORECASE,
 )
 _FOREIGN_TAIL = re.compile(
+    r"(?<=\d种)不同的[\u4e00-\u9fff]{1,6}[。.]?\Z|"
     r"(?<=[\s\d}$)])\s*(?:です|である|だ|になります|입니다|이다|예요|이에요|है|হয়)[。.]?\Z"
 )
-_REASON = re.compile(r"[\s,]*(?:\\text\s*\{\s*)?\b(?:since|because)\b", re.IGNORECASE)
+_REASON = re.compile(r"[\s,]*(?:\\text\s*\{\s*)?(?:\(\s*)?\b(?:since|because)\b", re.IGNORECASE)
 _GAP = r"(?:\\[ ,;:!]|\\q?quad(?![a-zA-Z])|[\s~])"
 _ASIDE = re.compile(
     rf"{_GAP}+(?:\\text\s*\{{\s*)?(?:\((?=[^()\d]{{3}})[^\W\d_][^()\d\\$=]*\)"
     r"|\[(?=by |using |exact|simpl|in )[^\[\]()\d\\$=]*\])\s*\}?\Z"
 )
+_PROVED = re.compile(
+    rf"(?<=\S)(?:{_GAP}|[.,;])+\$?(?:\\(?:blacksquare|square|qed|Box)|Q\.?E\.?D\.?)\s*\$?\Z"
+)
+_CONSTANT = re.compile(
+    rf"(?:{_GAP}|[,;(]|\\text\s*\{{)+(?:(?:where|with|for|and)(?:{_GAP}|\}})*)?(?:any |some "
+    rf"|every )?(?:constant )?"
+    rf"\$?(?:[CcK](?:_1)?)\$?(?:{_GAP}|\}}|\\text\s*\{{)*"
+    r"(?:is (?:an? |any |the )?(?:arbitrary |real )*(?:constant|number)(?: of integration)?"
+    r"|(?:\\in(?![a-z])|∈)\s*(?:\\mathbb\s*\{?R\}?|ℝ|R))[\s)}]*\Z"
+)
+_UNIT_ASIDE = re.compile(
+    r"(?<=[\d}])\s*[(（]\s*(?:\\(?:text|mathrm)\s*\{)?([a-z]{2,3}|[\u4e00-\u9fff]{1,4})\}?\s*[)）]\Z"
+)
+"""`9(cm)`."""
+_DOMAIN = re.compile(
+    rf"(?:{_GAP}|\\text\s*\{{)+(?:\(|(?:for|where|when|if|with|provided)(?:{_GAP}|\}}|that)+)\$?"
+    r"([a-z]\s*(?:\\neq?(?![a-z])|≠|!=)[^<>=()]{1,20}?)\$?\)?\s*\Z"
+)
 _FORM = re.compile(
-    rf"{_GAP}*[\s,(]*(?:\\text\s*\{{)?[\s,(]*(?:when |if )?(?:(?:fully |completely )?(?:simplified|reduced|factored)"
-    r"|(?:in|as)\s+(?:an?\s+|its\s+|the\s+)?(?:most\s+)?(?:simplest|lowest|simplified|reduced|exact|interval"
-    r"|standard|slope-intercept|factored|fractional|set|scientific|radical|polar|rectangular|mixed|improper|simple)"
+    rf"{_GAP}*[\s,(]*(?:\\text\s*\{{)?[\s,(]*(?:when |if )?(?:(?:fully |completely"
+    rf" )?(?:simplified|reduced|factored)"
+    r"|(?:in|as)\s+(?:an?\s+|its\s+|the\s+)?(?:most\s+)?(?:simplest|lowest|simplified|reduced"
+    r"|exact|interval"
+    r"|standard|slope-intercept|factored|fractional|set|scientific|radical|polar|rectangular"
+    r"|mixed|improper|simple)"
     r"\s+(?:radical\s+)?(?:form|terms|notation|number|fraction))[\s)}]*\Z",
     re.IGNORECASE,
 )
@@ -100,7 +137,8 @@ _ALL_TEXT = re.compile(r"\\(?:text\w*|mbox)\s*\{([^{}]*\d[^{}]*|[^{}]*\banswer\b
 _TEXT_LEAD = re.compile(r"\\text(?:bf|it|rm)?\s*\{([^{}]*[^\W\d_]{2}[^{}]*)\}\s*(?=\S)")
 _TAIL = re.compile(
     r"[\s,]*(?:\b(?:which\s+)?(?:is|are)\s+(?:the|my|our)?\s*(?:final|correct|right|only)?\s*"
-    r"(?:answer|solution|result|option|choice|one)s?|\bis\s+(?:correct|right))[\s.!]*\Z",
+    r"(?:answer|solution|result|option|choice|one)s?|\bis\s+(?:correct|right)"
+    r"|,\s*as\s+(?:required|desired|claimed|needed|requested)|,\s*which\s+completes\s+the\s+proof)[\s.!]*\Z",
     re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(
@@ -175,6 +213,7 @@ def trim(text: str) -> str:
         text = BOLD.sub(r"\2", _TAG.sub("", text.lstrip("#")))
         worded = _ALL_TEXT.fullmatch(text)
         text = worded[1] if worded else text
+        text = text[:-60] + _PROVED.sub("", text[-60:])
         for mark in ("**", "__", "*", "_", "$$", "$"):
             inner = text[len(mark) : -len(mark)]
             if (
@@ -192,7 +231,7 @@ def trim(text: str) -> str:
 
 def _is_ornament(char: str) -> bool:
     """True for check marks and other pictures."""
-    return char >= "\u2600" and unicodedata.category(char) == "So"
+    return char == "∎" or (char >= "\u2600" and unicodedata.category(char) == "So")
 
 
 def readings(text: str) -> list[str]:
@@ -209,15 +248,21 @@ def readings(text: str) -> list[str]:
 
 def _without_phrase(text: str) -> str | None:
     """Return the text without one phrase in front of or behind the answer, None without any."""
-    for pattern in (_TAIL, _FOREIGN_TAIL, _FORM):
+    for pattern in (_TAIL, _FOREIGN_TAIL, _FORM, _CONSTANT):
         tail = pattern.search(text[-80:])
         if tail and tail.group():
             return text[: len(text) - len(text[-80:]) + tail.start()]
     aside = _ASIDE.search(text[-80:])
     if aside and len(text) > len(aside.group()) and not _doubtful(aside.group()):
         return text[: len(text) - len(aside.group())]
+    unit = _UNIT_ASIDE.search(text[-30:])
+    if unit and unit_named(unit[1]):
+        return f"{text[: len(text) - len(unit.group())]} {unit[1]}"
+    domain = _DOMAIN.search(text[-80:])
+    if domain:
+        return f"{text[: len(text) - len(domain.group())]}, {domain[1]}"
     reason = _REASON.search(text)
-    if reason and reason.start():
+    if reason and reason.start() and "?" not in text:
         return text[: reason.start()]
     worded = _TEXT_LEAD.match(text)
     if worded:
@@ -229,6 +274,8 @@ def _without_phrase(text: str) -> str | None:
     for pattern in (_LEAD, _CHINESE_LEAD, _NAMED_LABEL):
         match = pattern.match(text)
         if match and _describes_answer(match.group()):
+            continue
+        if match and match.group().endswith("used ") and text[match.end() :].startswith("to "):
             continue
         if match and match.end() and not _doubtful(match.group()):
             return text[match.end() :]
@@ -252,7 +299,7 @@ _HAS = frozenset(["has", "have", "contains", "had", "needs", "requires"])
 
 def _doubtful(text: str) -> bool:
     """True where a phrase denies or qualifies what it introduces."""
-    if _HEDGES & set(_words(text)):
+    if _HEDGES & set(_words(text)) or "used to " in text.lower():
         return True
     return not text.isascii() and any(hedge in text for hedge in _FOREIGN_HEDGES)
 

@@ -26,7 +26,7 @@ _PER = frozenset(["per", "pro", "par", "por", "a", "each"])
 _TRAILING = frozenset(
     [
         "long", "wide", "tall", "high", "deep", "thick", "old", "left", "away", "apart", "total",
-        "altogether", "remaining", "each", "apiece",
+        "altogether", "remaining", "übrig", "insgesamt", "each", "apiece",
     ]
 )  # fmt: skip
 

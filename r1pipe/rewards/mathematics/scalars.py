@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from r1pipe.rewards.mathematics.evaluation import exact, identical, value_of
+from r1pipe.rewards.mathematics.evaluation import exact, identical, is_complex, value_of
 from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in, num, walk
 from r1pipe.rewards.mathematics.units import (
     ANGLE_DEGREE,
@@ -17,7 +17,8 @@ from r1pipe.rewards.mathematics.units import (
 PERCENT = Unit(Fraction(1, 100), (("percent", Fraction(1)),))
 _FAMILIES = {
     "sin": "angle", "cos": "angle", "tan": "angle", "cot": "angle", "sec": "angle",
-    "csc": "angle", "log": "logarithm", "ln": "logarithm", "lg": "logarithm", "exp": "power",
+    "csc": "angle", "cis": "angle", "log": "logarithm", "ln": "logarithm", "lg": "logarithm",
+    "exp": "power",
     "arcsin": "inverse", "arccos": "inverse", "arctan": "inverse", "arccot": "inverse",
     "sinh": "hyperbolic", "cosh": "hyperbolic", "tanh": "hyperbolic",
 }  # fmt: skip
@@ -131,7 +132,46 @@ def same_number(answer: Node, gold: Node, answer_is_value: bool | None = None) -
         return value is not None and value == exact(gold)
     if not _finished(answer, gold):
         return False
-    return identical(answer, gold)
+    return _same_antiderivative(answer, gold) or identical(answer, gold)
+
+
+_VARIABLES = frozenset(["x", "y", "z", "t", "u", "v", "w", "s", "r", "theta"])
+_CONSTANTS = ("C", "c", "K", "k", "C_1", "c_1", "C_0", "const", "constant")
+
+
+def _same_antiderivative(answer: Node, gold: Node) -> bool:
+    """True for `F(x) + C` in another letter, or with another constant inside F."""
+    (wanted, name), (given, other) = _without_constant(gold), _without_constant(answer)
+    if name != "C" or other is None or wanted is None or given is None:
+        return False
+    names = names_in(wanted)
+    if len(names) != 1 or not names <= _VARIABLES or names_in(given) != names:
+        return False
+    difference = Node("add", (given, Node("neg", (wanted,))))
+    values = []
+    for trial in range(4, 9):
+        for points in (trial, trial - 4):
+            try:
+                values.append(value_of(difference, points))
+            except Unreadable:
+                continue
+    # The logarithm of a negative number has an imaginary part, which is constant too.
+    return len(values) > 3 and all(_close(value, values[0]) for value in values)
+
+
+def _close(one: object, other: object) -> bool:
+    return abs(one - other) < 1e-60  # type: ignore[operator]
+
+
+def _without_constant(node: Node) -> tuple[Node | None, str | None]:
+    """Split `F(x) + C` into F(x) and the letter of its constant, which stands there once."""
+    if node.op != "add":
+        return None, None
+    letters = [one for one in node.args if one.op in ("sym", "word") and one.value in _CONSTANTS]
+    rest = tuple(one for one in node.args if one not in letters)
+    if len(letters) != 1 or not rest or letters[0].value in names_in(Node("add", rest)):
+        return None, None
+    return (rest[0] if len(rest) == 1 else Node("add", rest)), str(letters[0].value)
 
 
 def _infinite(node: Node) -> int:
@@ -145,6 +185,9 @@ def _infinite(node: Node) -> int:
 def _finished(answer: Node, gold: Node) -> bool:
     r"""False where the answer leaves work (a function of constants) that the gold has done."""
     done = _work_in(gold, of_constants=False)
+    if any(one.op == "pow" and is_complex(one.args[1]) for one in walk(gold)):
+        # e^{i\theta} and cos + i sin are two spellings of the polar form.
+        done.add("angle")
     return all(kind in done for kind in _work_in(answer, of_constants=True))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1pipe.rewards.mathematics.equations import assignment, ends_of_chain
-from r1pipe.rewards.mathematics.evaluation import exact
-from r1pipe.rewards.mathematics.nodes import Node, names_in, num, walk
+from r1pipe.rewards.mathematics.evaluation import exact, identical
+from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in, num, walk
 
 MAX_ITEMS = 200
 """Sets are compared item by item, so their number is limited."""
@@ -196,3 +196,51 @@ def mixed_number(node: Node) -> Node | None:
     if whole is None or part is None or whole.denominator != 1 or not 0 < part < 1 <= whole:
         return None
     return num(whole + part)
+
+
+_UNIT_VECTORS = ("i", "j", "k")
+
+
+def components(node: Node) -> Node | None:
+    """Return the tuple of `2i - j + 5k`, the column of `(1, 2)^T`; None for anything else."""
+    if node.op == "pow" and node.args[0].op in ("seq", "matrix") and node.args[1].value == "T":
+        rows = rows_of(node.args[0])
+        if rows is None:
+            return Node("matrix", node.args[0].args, 1)
+        return Node("matrix", tuple(item for column in zip(*rows, strict=False) for item in column),
+                    len(rows))  # fmt: skip
+    if node.op != "add":
+        return None
+    vector = _with_unit_vectors(node)
+    names = names_in(vector)
+    if not {"i", "j"} <= names or not names <= set(_UNIT_VECTORS):
+        return None
+    size = 3 if "k" in names else 2
+    numbers = [_combined(vector, [int(at == own) for at in range(3)]) for own in range(size)]
+    weights = (2, 3, 5)[:size]
+    total = Node(
+        "add", tuple(Node("mul", (num(w), one)) for w, one in zip(weights, numbers, strict=True))
+    )
+    try:
+        linear = identical(_combined(vector, [2, 3, 5]), total)
+        linear = linear and identical(_combined(vector, [0, 0, 0]), num(0))
+    except Unreadable:
+        return None
+    values = [exact(one) for one in numbers]
+    numbers = [one if v is None else num(v) for one, v in zip(numbers, values, strict=True)]
+    return Node("seq", tuple(numbers), "()") if linear else None
+
+
+def _with_unit_vectors(node: Node) -> Node:
+    name = str(node.value)
+    if node.op == "const" and name == "i":
+        return Node("sym", (), "i")
+    if node.op == "sym" and name.rpartition(" ")[0] in ("hat", "vec", "widehat"):
+        return Node("sym", (), name.rpartition(" ")[2])
+    return Node(node.op, tuple(map(_with_unit_vectors, node.args)), node.value)
+
+
+def _combined(node: Node, values: Sequence[int]) -> Node:
+    if node.op == "sym":
+        return num(values[_UNIT_VECTORS.index(node.value)])
+    return Node(node.op, tuple(_combined(arg, values) for arg in node.args), node.value)

@@ -107,6 +107,10 @@ _SIDE_BY_SIDE = re.compile(r"(=\s*[-+]?[\w./{}\\]+)(?<!\\)\s+(?=[a-z]\s*=)")
 """`x=2 y=3`: two relations without a comma."""
 _TYPED_ANGLES = re.compile(r"(?<![^=\s])<([^<>=]*,[^<>=]*)>(?=\s*\Z)")
 _TEXT_DIGITS = re.compile(r"\\text\s*\{\s*([0-9A-Fa-f]+)\s*\}\s*_")
+_ALIGNED = re.compile(r"&\s*(=|<|>|\\(?:le|ge|ne|equiv)(?![a-zA-Z]))(?:\s*&)?|(?<==)\s*&")
+"""The marks of aligned relations."""
+_CONTINUED = re.compile(r"(?<=\S)[ \t]*(?:\\\\|\n)[ \t]*(?==(?!=))")
+"""A row that starts with `=` goes on with the one above."""
 _SPACES = re.compile(r"[ \t\r\f\v\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 
 
@@ -132,6 +136,7 @@ def clean(text: str) -> str:
     text = BOLD.sub(r"\2", text)
     text = _DEGREE.sub(r"\\degree ", _DELIMITER_DOT.sub(" ", text))
     text = _COMMAND.sub(_one_command, text)
+    text = _CONTINUED.sub(" ", _ALIGNED.sub(lambda match: match[1] or "", text))
     text = _POWER.sub("^", _NOT_EQUAL.sub(r"\\ne ", text))
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("==", "=")
     text = text.replace(":=", "=").replace("->", "\\to ").replace("...", "\\dots ")

@@ -56,7 +56,9 @@ _DECIMAL_COMMA = re.compile(
 )
 _LITERAL_WITH_COMMAS = re.compile(rf"(?P<grouped>{_COMMAS})(?!\d|,\d|{_C})(?P<tail>\.\d+)?")
 _HEX = re.compile(r"0([xob])([0-9a-fA-F]+)(?!\w)")
-_LETTERS = re.compile(r"[^\W\d_]{2,}'[^\W\d_]+|[^\W\d_]+")
+_LETTERS = re.compile(
+    r"[^\W\d_]{2,}'[^\W\d_]+|[^\W\d_\u2e80-\uffff]+|[^\W\d_]+?(?=[a-zA-Z])|[^\W\d_]+"
+)
 _GREEK = re.compile(r"[\u0391-\u03c9](?![a-zA-Z\u00e0-\uffff])|[\u0391-\u03bb\u03bd-\u03c9]")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _WIDE_COMMA = re.compile(r",\s")
@@ -67,7 +69,8 @@ _BASE_WORDS = {
 }  # fmt: skip
 _BASE_NAME = rf"(\d{{1,2}}|{'|'.join(_BASE_WORDS)})"
 _BASED = re.compile(
-    rf"(?:\((?P<inside>[0-9A-Fa-f]+)\)|(?P<digits>\d{{1,3}}(?:[ ,{_C}]\d{{3}})+(?=_)|[0-9A-Fa-f]+))"
+    rf"(?:\((?P<inside>[0-9A-Fa-f]+)\)|(?P<digits>\d{{1,4}}(?:[ ,{_C}]\d{{3,4}})+(?=_)"
+    rf"|[0-9A-Fa-f]+))"
     rf"(?:\s*_\s*(?:\\text\s*)?\{{?\s*(?:\\text\s*\{{)?\s*\(?(?:base )?{_BASE_NAME}\)?\s*\}}?\}}?"
     rf"|,?\s+\(?(?:in )?base[ -]{_BASE_NAME}\)?)(?!\w)"
 )
@@ -76,7 +79,7 @@ FUNCTIONS = frozenset(
     [
         "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh",
         "tanh", "log", "ln", "lg", "exp", "gcd", "lcm", "max", "min", "det", "dim", "arg", "Re",
-        "Im", "deg", "sgn",
+        "Im", "deg", "sgn", "cis",
     ]
 )  # fmt: skip
 _NAMED = FUNCTIONS | {"sqrt", "pi", "mod", "bmod", "pmod", "infty", "cbrt", "theta", "alpha",

@@ -175,6 +175,11 @@ BARE_LETTERS = frozenset("mgshLNJWVKl")
 
 _NOT_NOUNS = frozenset(
     [
+        "ist", "est", "sind", "sont", "es", "son", "falsch", "faux", "falso", "richtig", "nicht",
+        "pas", "oder", "was", "were", "has", "have", "might", "may", "could", "would",
+        "should", "can", "cannot", "will", "must",
+        "used", "fewer", "greater", "larger", "smaller", "extra", "additional", "another",
+        "further",
         "twice", "once", "thrice", "again", "not", "or", "and", "to", "less", "more", "than",
         "about", "approximately", "remainder", "mod", "choose", "if", "when", "maybe", "is",
         "are", "times", "plus", "minus", "factorial", "squared", "cubed", "tenths", "hundredths",
@@ -212,7 +217,8 @@ def noun(words: list[str]) -> Unit | None:
     """Return the unit that a plain noun is (`red apples`), None for words that are none."""
     lowered = [word.lower() for word in words]
     inner = [word for word in lowered[1:-1] if word == "of"]
-    if not lowered or len(lowered) > 4 or sum(word in _NOT_NOUNS for word in lowered) > len(inner):
+    refused = sum(word.lower() in _NOT_NOUNS for word in words if word != "May")
+    if not lowered or len(lowered) > 4 or refused > len(inner):
         return None
     if any(part in word for word in lowered if not word.isascii() for part in _NOT_IN_WORDS):
         return None
@@ -231,6 +237,11 @@ def _singular(word: str) -> str:
     if word in irregular:
         return irregular[word]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+def set_of(words: str) -> frozenset[str]:
+    """Return the set of the words that a text lists."""
+    return frozenset(words.split())
 
 
 _ALIKE = ({"yen", "yuan"}, {"yen", "japanese_yen"}, {"pound", "pounds"})

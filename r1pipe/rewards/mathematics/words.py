@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from r1pipe.rewards.mathematics.units import set_of
+
 _PUNCTUATION = re.compile(r"[\s.,;:!?\"'`´’‘“”«»*$~_()\[\]{}-]+")
 _ARTICLES = frozenset(["a", "an", "the"])
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mathrm|mathbf|mbox|hbox|emph|operatorname|boldsymbol|bf"
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt|up)?|mathrm|mathbf|mbox|hbox|emph|operatorname"
+    r"|boldsymbol|bf"
     r"|rm|it|quad|qquad|left|right)(?![a-zA-Z])|\\[ ,;:!]"
 )
 _BRACKETS = str.maketrans("【】〔〕「」", '[][]""')
@@ -76,24 +79,20 @@ def words_of(text: str) -> str:
     return " ".join(kept or words)
 
 
-_KINDS = frozenset(
-    (
-        "triangle triangles quadrilateral function functions number numbers angle angles line lines"
-        " method equation equations sequence series polygon parallelogram matrix vectors events"
-        " event variable variables relation relationship growth decay set"
-    ).split()
+_KINDS = set_of(
+    "triangle triangles quadrilateral function functions number numbers angle angles line lines"
+    " method equation equations sequence series polygon parallelogram matrix vectors events"
+    " event variable variables relation relationship growth decay set"
 )
-_ADJECTIVES = frozenset(
-    (
-        "isosceles equilateral scalene acute obtuse right equiangular even odd linear quadratic"
-        " cubic exponential logarithmic constant periodic increasing decreasing bijective injective"
-        " surjective one-to-one rational irrational prime composite real imaginary complex parallel"
-        " perpendicular skew intersecting coincident vertical horizontal supplementary complementary"
-        " adjacent straight reflex arithmetic geometric harmonic convergent divergent regular convex"
-        " concave cyclic independent dependent mutually-exclusive continuous discrete similar"
-        " congruent positive negative whole natural singular invertible symmetric orthogonal"
-        " inconsistent consistent monotonic bounded finite infinite substitution elimination"
-    ).split()
+_ADJECTIVES = set_of(
+    "isosceles equilateral scalene acute obtuse right equiangular even odd linear quadratic"
+    " cubic exponential logarithmic constant periodic increasing decreasing bijective injective"
+    " surjective one-to-one rational irrational prime composite real imaginary complex parallel"
+    " perpendicular skew intersecting coincident vertical horizontal supplementary complementary"
+    " adjacent straight reflex arithmetic geometric harmonic convergent divergent regular convex"
+    " concave cyclic independent dependent mutually-exclusive continuous discrete similar"
+    " congruent positive negative whole natural singular invertible symmetric orthogonal"
+    " inconsistent consistent monotonic bounded finite infinite substitution elimination"
 )
 """What a noun that only repeats the kind of thing may follow: `isosceles triangle`."""
 _VERDICTS = frozenset(["yes", "no", "true", "false"])
@@ -110,9 +109,9 @@ def same_text(answer: str, gold: str) -> bool:
     wanted, given = words_of(gold), words_of(answer)
     if wanted == given:
         return True
-    one, other = sorted((wanted.split(), given.split()), key=len)
-    if len(one) == 1 and len(other) == 2 and one[0] == other[0] and other[1] in _KINDS:
-        return one[0] in _ADJECTIVES
+    adjective, _, kind = given.partition(" ")
+    if adjective == wanted and kind in _KINDS and wanted in _ADJECTIVES:
+        return True
     if wanted in _VERDICTS:
         first, comma, rest = plain(answer).partition(",")
         others = set(words_of(rest).split())
@@ -191,17 +190,22 @@ def letters(text: str, of_gold: bool = False) -> frozenset[str] | None:
 _SAME_WORDS = {
     "\\emptyset ": "has no solutions|the equation has no solutions|no solution"
     "|no solutions|no real solution|no real solutions|none exist"
-    "|empty set|the empty set|null set|there is no solution|there are no solutions|no such x exists"
+    "|empty set|the empty set|null set|there is no solution|there are no solutions|no such x"
+    " exists"
     "|has no solution|no real roots|no real root|无解|空集|方程无解|keine lösung|leere menge"
     "|pas de solution|aucune solution|ensemble vide|sin solución|conjunto vacío|нет решений"
     "|пустое множество|no solution exists|no solutions exist",
     "\\mathbb{R}": "all real numbers|all reals|the real numbers|real numbers|all real values"
     "|every real number|any real number|set of all real numbers|the set of all real numbers"
     "|the set of real numbers|全体实数|所有实数|实数集|alle reellen zahlen",
-    "\\infty ": "infinity|positive infinity|plus infinity|unendlich|无穷大|无穷|infini",
-    "-\\infty ": "negative infinity|minus infinity|负无穷",
+    "\\infty ": "infinity|positive infinity|plus infinity|unendlich|无穷大|无穷|infini"
+    "|diverges to infinity|diverges to positive infinity|tends to infinity"
+    "|goes to infinity|increases without bound|approaches infinity|正无穷|正无穷大",
+    "-\\infty ": "negative infinity|minus infinity|负无穷"
+    "|diverges to negative infinity|tends to negative infinity"
+    "|decreases without bound|approaches negative infinity|goes to negative infinity",
     "does not exist": "dne|doesn't exist|the limit does not exist|it does not exist|不存在"
-    "|limit does not exist",
+    "|limit does not exist|limit doesn't exist|the limit doesn't exist",
     "infinitely many solutions": "infinite solutions|infinitely many|infinite number of solutions"
     "|there are infinitely many solutions|无穷多解|无数解|infinite many solutions",
 }
@@ -221,7 +225,8 @@ _EXCEPT = re.compile(
 _COMPARED = re.compile(
     r"(?P<all>all\s+)?(?:real\s+)?(?:numbers?\s+|values\s+(?:of\s+)?)?(?P<name>[a-z]\s+)?"
     r"(?:is\s+|are\s+|that\s+are\s+)?"
-    r"(?P<sign>(?:strictly\s+)?(?:greater|less)\s+than(?:\s+or\s+equal\s+to)?|[<>≤≥])\s*(?P<bound>.+)",
+    r"(?P<sign>(?:strictly\s+)?(?:greater|less)\s+than(?:\s+or\s+equal\s+to)?"
+    r"|[<>≤≥])\s*(?P<bound>.+)",
     re.IGNORECASE | re.DOTALL,
 )
 
