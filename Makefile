@@ -7,6 +7,7 @@ ARGS   ?=
 TORCH  ?= $(or $(shell cat .venv/torch 2> /dev/null),$(if $(wildcard /dev/nvidia0),cuda,cpu))
 
 PY        := .venv/bin/python
+comma     := ,
 TORCH_PIN := $(shell sed -n '/^torch==/p' constraints.txt)
 SITE      := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -73,5 +74,5 @@ endef
 	@touch $@
 
 .venv/ready-dev: pyproject.toml constraints.txt
-	$(call install,.[dev])
+	$(call install,.[dev$(if $(filter cpu,$(TORCH)),$(comma)aot)])
 	@touch .venv/ready $@

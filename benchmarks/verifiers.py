@@ -197,8 +197,8 @@ def report(rated: dict[str, Scores], language: Scores, programs: Scores, left_be
         "verdict (an exception, a hang, a kill) counts as 0. r1pipe gets the completion "
         "`<think>...</think><answer>...</answer>` and the bare gold; math-verify and TRL get the "
         "answer and the gold boxed, which suits them best (sentences and what is delimited stay as "
-        "they are), and 3 s a case before they are killed. r1pipe's errors on these cases were mended "
-        "since; tests/rewards/cases/README.md has the first run of each set.",
+        "they are), and 3 s a case before they are killed. r1pipe's errors on these cases were "
+        "mended since; tests/rewards/cases/README.md has the first run of each set.",
         summary(rated, language, programs),
         "## Mathematics",
         math_table(rated),

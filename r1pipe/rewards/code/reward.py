@@ -57,9 +57,11 @@ def code_reward(
     The program is the last fenced Python block of the last `<answer>` block after the reasoning
     (R1, Nature 645:633, Methods: the answer is judged, never the reasoning), or that whole block
     without a fence. A completion that writes no answer block may fence its program after the
-    reasoning, or anywhere where it does not reason at all: form is `format_reward`'s. The column `verification` holds the tests: input and output of the program,
-    calls of its functions, or asserts (see `read_tests`). What a test expects never enters a
-    process that the program runs in.
+    reasoning, or anywhere where it does not reason at all: form is `format_reward`'s.
+
+    The column `verification` holds the tests: input and output of the program, calls of its
+    functions, or asserts (see `read_tests`). What a test expects never enters a process that the
+    program runs in.
 
     `score`: `all` stops at the first failed test, `share` gives passed / all. `timeout`: seconds
     by the clock for each test; `memory_mb`: MiB for all processes of a program; `isolation`:

@@ -1,0 +1,41 @@
+"""Which implementation runs: Gluon on Hopper, Triton on other GPUs, torch elsewhere."""
+
+import os
+from functools import cache
+from typing import Literal
+
+import torch
+
+Backend = Literal["gluon", "triton", "reference"]
+VARIABLE = "R1PIPE_KERNELS_BACKEND"
+
+
+@cache
+def _has_triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def choose(tensor: torch.Tensor) -> Backend:
+    """The backend for operands like `tensor`; R1PIPE_KERNELS_BACKEND forces one.
+
+    Raises:
+        ValueError: the variable names no backend.
+    """
+    forced = os.environ.get(VARIABLE)
+    if forced:
+        if forced not in ("gluon", "triton", "reference"):
+            raise ValueError(f"{VARIABLE}={forced!r}: expected gluon, triton or reference")
+        return forced  # type: ignore[return-value]
+    if tensor.device.type != "cuda" or not _has_triton():
+        return "reference"
+    major, _ = _capability(tensor.device.index or 0)
+    return "gluon" if major == 9 else "triton"

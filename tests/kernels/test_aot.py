@@ -1,0 +1,129 @@
+"""What the Hopper kernels compile to: tensor-core instructions, no spills, shared memory that fits.
+
+Runs on any machine with triton; a register spilled in the inner loop costs more than any other
+single thing that can go wrong with these kernels, and no numeric test sees it.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+if torch.cuda.is_available():
+    pytest.skip("compiles for sm_90 by itself; here is a GPU driver", allow_module_level=True)
+
+from r1pipe_kernels.formats import E4M3
+from r1pipe_kernels.gemm import gluon_sm90, launch, tiles
+from r1pipe_kernels.grouped import gluon_sm90 as grouped
+from r1pipe_kernels.quantise import gluon_nvidia as quantise
+from r1pipe_kernels.testing import aot
+
+pytestmark = pytest.mark.slow
+aot.without_gpu()
+M, N, K, E = 4096, 7168, 2048, 8
+
+
+def codes(rows, columns):
+    return torch.empty(rows, columns, dtype=E4M3)
+
+
+def compile_gemm(tile, vector, dtype, add):
+    a, b, c = codes(M, K), codes(N, K), torch.empty(M, N, dtype=dtype)
+    a_scales = torch.empty(K // 128, M)
+    b_scales = torch.empty(K // 128, N) if vector else torch.empty(N // 128, K // 128)
+    by_copy = dtype == torch.bfloat16 and not add
+    a_desc = launch.descriptor(a, [64, 128])
+    kernel = gluon_sm90.gemm.warmup(
+        a_desc, launch.descriptor(b, [tile.columns, 128]), launch.descriptor(a_scales, [1, 64], 0),
+        launch.descriptor(b_scales, [1, tile.columns], 0) if vector else a_desc,
+        launch.descriptor(c, [64, tile.columns]) if by_copy else a_desc,
+        c, b_scales, M, N, K, b_scales.stride(0), N, 20, 2,
+        STRIPS=tile.strips, BN=tile.columns, STAGES=tile.stages, GROUP=tile.group, VECTOR=vector,
+        TMA_STORE=by_copy, ADD=add, REGS=tile.registers, num_warps=4, grid=(132,),
+    )  # fmt: skip
+    return aot.resources(kernel)
+
+
+def gate(found, products, stack=0):
+    assert found.stack <= stack
+    assert found.count["QGMMA"] == products
+    assert found.count["UTMALDG"] > 0
+    assert found.shared <= tiles.SHARED_BYTES
+
+
+@pytest.mark.parametrize("m", [64, 128, 4096])
+@pytest.mark.parametrize("n", [2112, 24576])
+def test_forward(m, n):
+    tile = tiles.choose_tile(m, n, K, False, 132)
+    found = compile_gemm(tile, False, torch.bfloat16, add=False)
+    # Four instructions of depth 32 a warpgroup; one FFMA an element and no product beside it.
+    gate(found, 4 * tile.strips)
+    assert found.count["LDL"] == found.count["STL"] == 0
+    assert found.count["FFMA"] == tile.strips * tile.columns // 2
+    assert found.count["FMUL"] <= 2 * tile.strips
+    assert found.shared <= tile.shared_bytes(False, 2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "add"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)]
+)
+def test_weight_gradient(dtype, add):
+    tile = tiles.choose_tile(M, N, K, True, 132)
+    found = compile_gemm(tile, True, dtype, add)
+    gate(found, 4 * tile.strips)
+    assert found.count["LDL"] == found.count["STL"] == 0
+    assert (found.count["REDG"] > 0) == add
+
+
+def compile_grouped(tile):
+    a, b, c = codes(M, K), codes(E * N, K), torch.empty(M, N, dtype=torch.bfloat16)
+    kernel = grouped.rows_kernel.warmup(
+        launch.descriptor(a, [64, 128]), launch.descriptor(b, [tile.columns, 128]),
+        launch.descriptor(c, [64, tile.columns]), c, torch.empty(K // 128, M),
+        torch.empty(E, N // 128, K // 128), torch.empty(E + 1, dtype=torch.int32),
+        E, N, K, M, K // 128, N * K // 128**2, N,
+        STRIPS=tile.strips, BN=tile.columns, STAGES=tile.stages, TMA_STORE=True, REGS=160,
+        num_warps=4, grid=(132,),
+    )  # fmt: skip
+    return aot.resources(kernel)
+
+
+@pytest.mark.parametrize("tile", [tiles.Tile(3, 128, 4), tiles.Tile(1, 128, 7)])
+def test_grouped_forward(tile):
+    gate(compile_grouped(tile), 4 * tile.strips)
+
+
+@pytest.mark.parametrize("add", [False, True])
+def test_grouped_weight_gradient(add):
+    a, b, c = codes(N, M), codes(K, M), torch.empty(E, N, K)
+    scales = [torch.empty(M // 128 + E, size) for size in (N, K)]
+    kernel = grouped.reduce_kernel.warmup(
+        launch.descriptor(a, [64, 128]), launch.descriptor(b, [128, 128]),
+        launch.descriptor(scales[0], [1, 64], 0), launch.descriptor(scales[1], [1, 128], 0), c,
+        torch.empty(E + 1, dtype=torch.int32), E, N, K, K, N * K,
+        STRIPS=3, BN=128, STAGES=5, ADD=add, REGS=152, num_warps=4, grid=(132,),
+    )  # fmt: skip
+    # Two copies of the loop; four words kept on the stack outside them.
+    gate(aot.resources(kernel), 24, stack=16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "silu"),
+    [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)],
+)
+def test_both_layouts_keep_their_tile_in_registers(dtype, silu):
+    x = torch.empty(M, K, dtype=dtype)
+    kernel = quantise.tile_kernel.warmup(
+        x, codes(M, K), torch.empty(16, M), codes(K, M), torch.empty(32, K), M, K, K, K, M, M, K,
+        ROW=True, SILU=silu, POWER_OF_TWO=False, num_warps=8, maxnreg=128, grid=(32, 16),
+    )  # fmt: skip
+    found = aot.resources(kernel)
+    assert found.stack == 0 and found.count["LDL"] == 0
+
+
+def test_weights_keep_their_tile_in_registers():
+    kernel = quantise.weight_kernel.warmup(
+        torch.empty(N, K), codes(N, K), torch.empty(56, 16), codes(K, N), torch.empty(16, 56),
+        N, K, K, K, N, 56, 16, POWER_OF_TWO=False, num_warps=8, maxnreg=128, grid=(56, 16),
+    )  # fmt: skip
+    found = aot.resources(kernel)
+    assert found.stack == 0 and found.count["LDL"] == 0
