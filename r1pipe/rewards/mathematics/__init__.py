@@ -16,6 +16,17 @@ number, a question) nothing is read. Remarks on the form (`simplified`, `by AM-G
 nothing, `to 2 decimal places` suits a decimal gold alone. The same value in two spellings (`5/2 or
 2.5`) is one answer.
 
+**Denied.** Where a word denies what is said (impossible, false, never, instead of, falsch, jamais,
+imposible, 不可能, 错), nothing is read, unless it stands before a conclusion or in the gold itself.
+
+**Steps.** `16 - 7 = 9, 9 * 2 = 18` answers 18: each step is true and the next ones use its result.
+
+**Statements.** A sentence that states one time, weekday, month or name (`Alice is the tallest`)
+answers a gold of that kind.
+
+**Labels.** In `maximum 5, minimum -3` the value of every label must agree, in any order. For a bare
+list the labels do not matter.
+
 **Carried out.** `24+119`, `12*13`, `2^{10}`, `5!`, `\sqrt{144}`, `\gcd(…)`, `\sin 30^\circ` are
 questions, not answers, where the gold is a plain number. p/q (also unreduced), mixed numbers,
 a·10^n, signs and percent are ways to write a number, so they are answers. Where the gold is
@@ -41,15 +52,19 @@ pears`).
 are lists of values: no order, but repeats count (prime factors). Tuples, vectors and matrices have
 order. (1,2) is neither {1,2} nor `1, 2`, which could be two solutions; with three items no such
 doubt is left. A set of one is its element, since both name the one solution.
+A factor in front of a matrix or a vector belongs to each entry.
 
 **Intervals.** Ends matter; ]1,2[ is (1,2); unions, inequalities solved for their variable and set
 builders are equal where they describe the same set. `2x > 4` for x > 2 is the question again.
+`|x| < 3` is (-3, 3), but `|x - 1| < 3` is again a question. A set builder over finitely many whole
+numbers is the set of its elements.
 Whether `(1,2)` is a point or an interval, the gold alone cannot say, so it takes both readings.
 
 **Families.** `a + k\pi` with k any integer is a set: the letter of the index, a shift of it, and
 how a union is divided do not matter. Without `k \in \mathbb{Z}` on either side it may be a formula,
 so only the letter may differ. Antiderivatives with `+ C` are equal up to a constant. Functions by
-cases pair each value with its condition, and `(a) 3 (b) 5` has order.
+cases pair each value with its condition, and `(a) 3 (b) 5` has order, by its marks
+where they stand.
 
 **Names.** `x = 5`, `f(2) = 5`, `AB = 5`, `the area is 5` answer 5; where the gold names its value
 the name must agree if it is given at all, but `y =` and `f(x) =` both introduce an expression.

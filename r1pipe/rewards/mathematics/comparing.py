@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from r1pipe.rewards.mathematics.builders import listed
 from r1pipe.rewards.mathematics.equations import (
     assignment,
     ends_of_chain,
@@ -13,13 +14,14 @@ from r1pipe.rewards.mathematics.equations import (
     same_order,
     same_ratio,
 )
-from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in
+from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in, walk
 from r1pipe.rewards.mathematics.realsets import RealSet, real_set
 from r1pipe.rewards.mathematics.scalars import same_scalar
 from r1pipe.rewards.mathematics.shapes import (
     MAX_ITEMS,
     alike_brackets,
     assignments_of,
+    carried_into,
     components,
     conditions_of,
     flat_operands,
@@ -51,7 +53,9 @@ def same(answer: Node, gold: Node) -> bool:
 
 def same_answer(answer: Node, gold: Node) -> bool:
     """True where a whole answer is what `gold` states; a set of one is its element here."""
-    answer, gold = solutions_of(answer), solutions_of(gold)
+    answer, gold = (_plain(solutions_of(node)) for node in (answer, gold))
+    if _asks_again(answer) and not any(one.op == "abs" for one in walk(gold)):
+        return False
     if {gold.op, answer.op} & {"seq", "matrix"} or answer.op == gold.op == "add":
         answer, gold = components(answer) or answer, components(gold) or gold
     if same(answer, gold):
@@ -79,6 +83,25 @@ def same_answer(answer: Node, gold: Node) -> bool:
     if not is_set_of_one(answer) or gold.op == "set":
         return False
     return (gold.op != "seq" or answer.args[0].op == "seq") and same(answer.args[0], gold)
+
+
+def _asks_again(node: Node) -> bool:
+    """True for `|x - 1| < 3`, the question itself; `|x| < 3` says where x lies."""
+    return any(
+        one.op == "rel"
+        and not {"=", "in"} & set(one.value)
+        and any(arg.op == "abs" and arg.args[0].op != "sym" for arg in one.args)
+        for one in walk(node)
+    )
+
+
+def _plain(node: Node) -> Node:
+    """Return a tree with factors inside matrices, finite sets listed, and f(x) ≡ 0 as f(x) = 0."""
+    if node.op == "list":
+        return Node("list", tuple(map(_plain, node.args)), node.value)
+    if node.op == "rel" and node.value == ("==",) and node.args[0].op == "apply":
+        node = Node("rel", node.args, ("=",))
+    return listed(carried_into(node))
 
 
 def _same(answer: Node, gold: Node) -> bool:

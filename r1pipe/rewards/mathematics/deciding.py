@@ -7,30 +7,29 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
-from r1pipe.rewards.mathematics import clock, families, parts, phrases, words
-from r1pipe.rewards.mathematics.atoms import GREEK, OPAQUE
+from r1pipe.rewards.mathematics import (
+    clock,
+    denials,
+    families,
+    labels,
+    parts,
+    phrases,
+    statements,
+    steps,
+    words,
+)
 from r1pipe.rewards.mathematics.comparing import same_answer
 from r1pipe.rewards.mathematics.equations import same_congruence
 from r1pipe.rewards.mathematics.evaluation import exact
-from r1pipe.rewards.mathematics.nodes import BadGold, Node, Unreadable, names_in, walk
+from r1pipe.rewards.mathematics.nodes import BadGold, Node, Unreadable, names_in
+from r1pipe.rewards.mathematics.readable import is_only_words, is_opaque, require_balance
 from r1pipe.rewards.mathematics.reading import tree_of
 from r1pipe.rewards.mathematics.scalars import is_value, peel
 from r1pipe.rewards.mathematics.spelling import clean
-from r1pipe.rewards.mathematics.tokens import FUNCTIONS
 
 MAX_GOLD = 20_000
 """Characters; a gold answer is short, and a longer one is a mistake in the data."""
 
-_COMMAND = re.compile(r"\\([a-zA-Z]+)")
-_KNOWN = OPAQUE | GREEK | FUNCTIONS | frozenset(
-    [
-        "frac", "sqrt", "cbrt", "binom", "text", "mathbb", "begin", "end", "pi", "infty",
-        "emptyset", "cup", "cap", "setminus", "times", "cdot", "div", "pm", "mp", "dots",
-        "degree", "angle", "triangle", "vec", "hat", "bar", "overline", "overrightarrow",
-        "langle", "rangle", "lfloor", "rfloor", "lceil", "rceil", "mod", "bmod", "pmod", "not",
-        "land", "lor", "mathfrak", "mathscr", "ddot", "circ",
-    ]
-)  # fmt: skip
 _DECIMAL_COMMA = re.compile(
     r"[+−-]?\s*[€$£]?\s*\d+,(?:\d{1,2}|\d{4,})\s*(?:\\?%|[€$£]|[^\W\d_]+[²³]?)?"
 )
@@ -44,18 +43,11 @@ _RUNS = re.compile(r"\s{3,}")
 _SAID_TWICE = re.compile(
     r"(\S.{0,60}?)\$?(?:\s|\\[ ,;:]|\\q?quad)+(?:\\text\s*\{\s*)?"
     r"(?:\((?:or|i\.e\.|that is|which is|equivalently|=)?,?\s*(.{1,60})\)"
-    r"|,?\s*(?:or|i\.e\.,?|or equivalently,?|equivalently,?)(?:\s|\}|\\[ ,;])+(.{1,60}))\s*\}?"
+    r"|,?\s*(?:or equivalently,?|or|i\.e\.,?|that is,?|equivalently,?)"
+    r"(?:\s|\}|\\[ ,;])+(.{1,60}))\s*\}?"
 )
 """`42 (forty-two)`, `1/2 or 0.5`: one value in two spellings."""
 
-_SHORT_WORDS = frozenset(
-    [
-        "no", "on", "to", "so", "of", "if", "is", "it", "in", "an", "am", "pm", "as", "at", "be",
-        "by", "do", "go", "he", "hi", "me", "my", "ok", "or", "up", "us", "we", "ha", "oh", "ja",
-        "si", "da", "ne", "ni", "no", "ah",
-    ]
-)  # fmt: skip
-"""Two letters that are a word rather than a product."""
 _APPROXIMATELY = re.compile(
     r"(?:[A-Za-z]\w*\s*)?(?:\\approx|≈|≃|\\simeq|~|\\sim)(?![a-zA-Z])\s*"
     r"|(?:is\s+)?(?:about|approximately|approx\.?|roughly|around|circa|ca\.|约|大约|约为)\s*",
@@ -74,9 +66,12 @@ _PLACES = re.compile(
 _ROUNDED = re.compile(r"[^/\\=(\[{]*\d[.,]\d+\D*|[^/=]*\d\.\d+\s*\\[%,; a-z{}]*")
 _TUPLE = re.compile(r"\([^()]*,")
 
-_BEYOND = OPAQUE | {"dots", "circ", "ddot", "mathbb"}
-_GIVEN = re.compile(r"\w\s*\|\s*\w")
-_EMPTY_BRACES = re.compile(r"\{\s*\}")
+_REFUSED = re.compile(
+    r"(?:is|was|seems|looks)\s+(?:not\s+(?:\w+\s+)?(?:correct|right|answer)|wrong|incorrect|false"
+    r"|impossible|eliminated|excluded|ruled out)\b|(?:isn't|cannot be|can't be)\b",
+    re.IGNORECASE,
+)
+"""`(B) is not the answer`."""
 
 Kind = Literal[
     "choice",
@@ -89,7 +84,12 @@ Kind = Literal[
     "opaque",
     "family",
     "parts",
+    "labelled",
 ]
+
+
+_WORDED = frozenset(["choice", "letters", "text"])
+"""Kinds of gold answers whose words may deny: `(C) impossible`."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,11 @@ def decide(answer: str, gold: str) -> bool:
     wanted = _read_gold(gold)
     if len(answer) > 4 * len(gold) + 2000:
         return False
+    denied = denials.is_denied(answer) and not denials.is_denied(gold)
+    if denied and wanted.kind not in _WORDED:
+        return False
     try:
-        texts = _texts(_RUNS.sub(_one_space, answer))
+        texts = [phrases.trim(answer)] if denied else _texts(_RUNS.sub(_one_space, answer))
         if wanted.kind == "choice":
             # The first letter named is the choice, whatever a later phrase names.
             texts = next(([text] for text in texts if words.choice(text)), texts)
@@ -147,7 +150,7 @@ def _read_gold(gold: str) -> Gold:
     text = phrases.trim(phrases.unboxed(phrases.trim(gold)))
     if not any(char.isalnum() or char in "∅∞{}ℝ∈°$√½" for char in text):
         raise BadGold(f"gold answer {gold!r} says nothing")
-    _require_balance(text, gold)
+    require_balance(text, gold)
     found = _special(text)
     if found is not None:
         return found
@@ -156,26 +159,17 @@ def _read_gold(gold: str) -> Gold:
     family = tree_of(body) if index else tree
     if family is not None and families.is_family(family, index):
         return Gold("family", text, index, family)
-    if tree is not None and not _is_only_words(tree):
+    if tree is not None and not is_only_words(tree):
         return Gold("tree", text, tree=tree)
     for shorter in phrases.readings(text)[1:]:
         tree = tree_of(shorter)
-        if tree is not None and not _is_only_words(tree) and text.endswith(shorter):
+        if tree is not None and not is_only_words(tree) and text.endswith(shorter):
             return Gold("tree", shorter, tree=tree)
     if words.is_plain_text(text):
         return Gold("text", text, words.words_of(text))
-    if _is_opaque(clean(text)):
+    if is_opaque(clean(text)):
         return Gold("opaque", text, _squeezed(text))
     raise BadGold(f"gold answer {gold!r} cannot be read as mathematics")
-
-
-def _is_opaque(text: str) -> bool:
-    """True for sound mathematics beyond the grammar (integrals, logic), compared as text only."""
-    commands = set(_COMMAND.findall(text))
-    if not commands <= _KNOWN or not (commands & _BEYOND or _GIVEN.search(text)):
-        return False
-    whole = not _EMPTY_BRACES.search(text) and text[-1] not in "=+-*/^_<>|(,"
-    return whole and all(text.count(one) == text.count(other) for one, other in ("()", "[]", "{}"))
 
 
 def _special(text: str) -> Gold | None:
@@ -200,44 +194,17 @@ def _special(text: str) -> Gold | None:
     time = clock.time_of_day(text)
     if time is not None:
         return Gold("time", text, time, tree_of(text))
+    pairs = labels.labelled(text)
+    tree = tree_of(text) if pairs else None
+    equations = tree is not None and all(one.op == "rel" for one in tree.args)
+    if pairs is not None and not equations and all(len(label) > 1 for label, _ in pairs):
+        try:
+            values = {label: _read_gold(value) for label, value in pairs}
+        except BadGold:
+            return None
+        if all(value.kind == "tree" for value in values.values()):
+            return Gold("labelled", text, values)
     return None
-
-
-def _is_only_words(tree: Node) -> bool:
-    """True for a tree that is nothing but letters, which are text and no product."""
-    if tree.op == "list":
-        return all(map(_is_only_words, tree.args))
-    if tree.op == "add" and any(one.op == "word" for one in walk(tree)):
-        # A hyphen: `x-axis`.
-        return True
-    if tree.op == "mul" and tree.value == "letters" and len(tree.args) == 2:
-        return "".join(str(arg.value) for arg in tree.args).lower() in _SHORT_WORDS
-    return (
-        tree.op == "word"
-        or (tree.op == "mul" and tree.value == "letters")
-        or (tree.op == "mul" and all(map(_is_only_words, tree.args)))
-        or (
-            tree.op == "sym"
-            and len(tree.value) > 1
-            and tree.value.isalpha()
-            and tree.value.isupper()
-        )
-    )
-
-
-def _require_balance(text: str, gold: str) -> None:
-    depth = 0
-    escaped = False
-    for char in text:
-        if not escaped and char in "{}":
-            depth += 1 if char == "{" else -1
-        if depth < 0:
-            break
-        escaped = char == "\\" and not escaped
-    if depth or text.count("\\left") - text.count("\\leftarrow") != (
-        text.count("\\right") - text.count("\\rightarrow")
-    ):
-        raise BadGold(f"gold answer {gold!r} has brackets that do not close")
 
 
 # Answers.
@@ -257,6 +224,12 @@ def _matches(text: str, gold: Gold) -> bool:
             any(_matches(one, wanted) for one in phrases.readings(part))
             for part, wanted in zip(given, gold.value, strict=True)
         )
+    if gold.kind == "labelled":
+        pairs = dict(labels.labelled(text) or ())
+        return pairs.keys() == gold.value.keys() and all(
+            any(_matches(one, gold.value[label]) for one in phrases.readings(value))
+            for label, value in pairs.items()
+        )
     if gold.kind == "letters":
         return words.letters(text) == gold.value
     if gold.kind == "division":
@@ -264,42 +237,83 @@ def _matches(text: str, gold: Gold) -> bool:
     if gold.kind == "date":
         return clock.date(text) == gold.value
     if gold.kind == "time":
-        time = clock.time_of_day(text)
+        time = clock.time_of_day(statements.stated_time(text) or text)
         if time is not None:
             return clock.same_time(time, gold.value)
         return gold.tree is not None and _same_tree(text, gold.tree)
     if gold.kind == "text":
-        return words.same_text(text, gold.text) or (
-            words.words_of(words.meaning_of(text)) == words.words_of(words.meaning_of(gold.text))
-        )
+        return _is_text(text, gold.text)
     if gold.kind == "opaque":
         return _squeezed(text) == gold.value
     assert gold.tree is not None
     if gold.kind == "family":
         return _is_family(text, gold)
-    if _same_tree(text, gold.tree):
+    return _is_tree(text, gold.text, gold.tree)
+
+
+def _is_text(text: str, gold: str) -> bool:
+    day = statements.stated_day(text)
+    name = words.plain(gold)
+    if (day is not None and day == name) or statements.is_said_of(words.plain(text), name):
+        return True
+    return words.same_text(text, gold) or (
+        words.words_of(words.meaning_of(text)) == words.words_of(words.meaning_of(gold))
+    )
+
+
+def _is_tree(text: str, written: str, gold: Node) -> bool:
+    """Compare with a gold answer that is mathematics; `written` is its text."""
+    if _same_tree(text, gold):
+        return True
+    if _is_worked_out(text, gold) or _is_listed_with_labels(text, gold):
         return True
     indexed = _INDEXED.search(text[-60:])
-    if indexed and "n" in names_in(gold.tree):
-        return _same_tree(text[: len(text) - len(indexed.group())], gold.tree)
+    if indexed and "n" in names_in(gold):
+        return _same_tree(text[: len(text) - len(indexed.group())], gold)
     about = _APPROXIMATELY.match(text)
-    if about and _ROUNDED.fullmatch(gold.text) and "±" not in text:
+    if about and _ROUNDED.fullmatch(written) and "±" not in text:
         # The gold is a decimal, so it may be the rounded number that the answer says it is.
         text = text[about.end() :]
-        if _same_tree(text, gold.tree):
+        if _same_tree(text, gold):
             return True
     places = _PLACES.search(text[-80:])
-    if places and _ROUNDED.fullmatch(gold.text):
+    if places and _ROUNDED.fullmatch(written):
         value = text[: len(text) - len(places.group())]
-        if _same_tree(value, gold.tree):
+        if _same_tree(value, gold):
             return True
     option = words.choice(text)
-    if option is not None and option[1] and _same_tree(option[1], gold.tree):
+    if option is not None and option[1] and _same_tree(option[1], gold):
         return True
-    if _is_said_twice(text, gold.tree):
+    if _is_said_twice(text, gold):
         return True
     division = words.quotient(text)
-    return division is not None and division[1] == "0" and _same_tree(division[0], gold.tree)
+    return division is not None and division[1] == "0" and _same_tree(division[0], gold)
+
+
+def _is_worked_out(text: str, gold: Node) -> bool:
+    """True where the last of several steps of arithmetic gives the gold value."""
+    if gold.op in ("list", "seq", "rel", "union", "congruence", "pm"):
+        return False
+    last = steps.last_step(text)
+    return last is not None and _same_tree(last, gold)
+
+
+def _is_listed_with_labels(text: str, gold: Node) -> bool:
+    """Compare `the maximum is 5 and the minimum is -1` with a bare list of values.
+
+    Values of single letters (`x: 2, y: 3`) are compared with equations by their names.
+    """
+    if gold.op != "list":
+        return False
+    pairs = labels.labelled(text)
+    if pairs is None:
+        return False
+    if any(one.op == "rel" for one in gold.args):
+        named = all(len(label) == 1 for label, _ in pairs)
+        return named and _same_tree(", ".join(f"{n} = {v}" for n, v in pairs), gold)
+    return all(len(label) > 1 for label, _ in pairs) and _same_tree(
+        ", ".join(value for _, value in pairs), gold
+    )
 
 
 def _is_said_twice(text: str, gold: Node) -> bool:
@@ -358,7 +372,7 @@ def _is_choice(text: str, gold: Gold) -> bool:
             words.words_of(text) == words.words_of(rest)
             or (gold.tree is not None and _same_tree(text, gold.tree))
         )
-    if found[0] != letter:
+    if found[0] != letter or _REFUSED.match(found[1]):
         return False
     if not found[1] or not rest:
         return True

@@ -30,7 +30,7 @@ _CLAUSE = re.compile(
     r"(?:\s|\\text\s*\{|\}|\$|\\\(|\\\))*"
     rf"(?:(?:\\in(?![a-zA-Z])|∈|in)(?:\s|\\;|\\,)*{_Z}|(?:is|are|be|est(?:\s+un)?|es"
     rf"|ist(?:\s+eine)?)\s+{_INTEGER}"
-    r"|为?(?:任意)?(?:是)?整数)"
+    r"|an?\s+(?:arbitrary\s+)?integer|any\s+integer|为?(?:任意)?(?:是)?整数)"
     r"(?:\s|\}|\)|）|\$|\\\)|\.)*\Z"
 )
 _FOR_INTEGER = re.compile(
@@ -94,7 +94,7 @@ def same_family(answer: Node, answer_index: str | None, gold: Node, gold_index: 
     indexed = all(len(names_in(item)) == 1 and names_in(item) <= _LETTERS for item in given)
     if not indexed or (answer_index and not is_family(answer, answer_index)):
         return False
-    if answer_index is None and not all(map(_turns, given)):
+    if answer_index is None and not all(map(_turns, given)) and not _solves(answer, gold):
         return False
     if gold_index is None and answer_index is None:
         # Perhaps a formula for the k-th number, so a shifted index would change it.
@@ -107,6 +107,11 @@ def same_family(answer: Node, answer_index: str | None, gold: Node, gold_index: 
             any(_same_interval(one, other) for one in given) for other in wanted
         )
     return _same_classes(_classes(given), _classes(wanted))
+
+
+def _solves(answer: Node, gold: Node) -> bool:
+    """True for `x = 7k + 3` without a word on k, where the gold says `x =` with its index."""
+    return answer.op == gold.op == "rel" and _name(answer) is not None is not _name(gold)
 
 
 def _same_interval(answer: Node, gold: Node) -> bool:

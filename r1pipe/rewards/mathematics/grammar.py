@@ -208,7 +208,7 @@ class Grammar(Quantities):
             before = self.tokens[self.at - 1]
             if before.kind == "sym" and before.text == "i" and not token.spaced:
                 return True
-            return left.op != "num" and before.text in (")", "}", "]")
+            return left.op != "num" and before.text in (")", "}", "]", "!")
         if token.kind == "word":
             text = token.text
             if text in _ORDINAL and self.tokens[self.at - 1].kind == "num":

@@ -79,7 +79,7 @@ def merge_number_words(tokens: Sequence[Token]) -> list[Token]:
     while at < len(tokens):
         token = tokens[at]
         value, used = None, 1
-        if token.kind == "word" or token.text == "a":
+        if token.kind == "word" or token.text in ("a", "A"):
             value, used = _english(tokens, at)
             if value is None:
                 value, used = chinese_number(token.text), 1
@@ -157,8 +157,9 @@ def _value_of(words: list[str]) -> Fraction | None:
     if len(words) > 3 and words[-3:-1] == ["and", "a"] and words[-1] in _PARTS:
         whole = _value_of(words[:-3])
         return None if whole is None else whole + Fraction(1, _PARTS[words[-1]])
-    if words == ["a", "dozen"]:
-        return Fraction(12)
+    if len(words) == 2 and words[0] == "a" and words[1] in ("hundred", *_SCALES):
+        # `a thousand`, but not `a thousand and one`, which few would write so.
+        return Fraction(_SCALES.get(words[1], 100))
     if words[0] == "a":
         return Fraction(1, _PARTS[words[1]]) if len(words) == 2 and words[1] in _PARTS else None
     if "a" in words:

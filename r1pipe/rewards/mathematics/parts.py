@@ -13,7 +13,10 @@ _MARK = re.compile(
 
 
 def parts_of(text: str) -> list[str] | None:
-    """Return what stands behind `(a)`, `(b)`, … (or 1, 2 or i, ii) in order, None without them."""
+    """Return what stands behind `(a)`, `(b)`, … (or 1, 2 or i, ii) in order.
+
+    The parts themselves may stand in any order, as each has its mark. None without marks.
+    """
     text = text.strip()
     text = text[1:-1] if text.startswith("$") and text.endswith("$") else text
     marks = list(_MARK.finditer(text))
@@ -21,13 +24,16 @@ def parts_of(text: str) -> list[str] | None:
         return None
     names = [mark["round"] or mark["half"] for mark in marks]
     count = len(names)
-    if names not in (list("abcdefgh"[:count]), list("12345678"[:count]), list(_ROMAN[:count])):
+    series = (list("abcdefgh"[:count]), list("12345678"[:count]), list(_ROMAN[:count]))
+    ordered = next((one for one in series if sorted(names) == sorted(one)), None)
+    if ordered is None:
         return None
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     found = [
         text[mark.end() : end].strip(" \t\n,;，；*") for mark, end in zip(marks, ends, strict=True)
     ]
     found = [re.sub(r"[\s,;]*\band\Z", "", one) for one in found]
+    found = [found[names.index(name)] for name in ordered]
     return found if all(found) and all(one.count("$") % 2 == 0 for one in found) else None
 
 

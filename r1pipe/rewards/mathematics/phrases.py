@@ -46,12 +46,15 @@ _VERB = (
     r"|de)creased by|rose by|fell by|grew by|reste|restent|met|mettent|y a|(?<=[Ii]l )a"
     r"|(?<=[Ee]lle )a|ont|coûte|vaut|mesure"
     r"|dure|parcourt|reçoit|hat|haben|kostet|kosten|bleiben|bleibt|beträgt|braucht|verdient|gibt"
-    r"|tiene|tienen|quedan|queda|cuesta|cuestan|hay|gana|vale|custa|ha|costa)"
+    r"|tiene|tienen|quedan|queda|cuesta|cuestan|hay|gana|vale|custa|ha|costa|è|lautet|lauten"
+    r"|ergibt sich|macht|sono)"
 )
+_SYMBOLS = r"\$[A-Za-z][A-Za-z +-]{0,15}\$|\\\([A-Za-z][A-Za-z +-]{0,15}\\\)"
+"""A formula of letters alone, `$m+n$`."""
 _LEAD = re.compile(
-    rf"(?P<before>[^\W\d_](?:[^\d$\\=<>()\[\]{{}}:_^|*/+]|\$[A-Za-z]{{1,10}}\$"
-    rf"|\\\([A-Za-z]{{1,10}}\\\)){{0,200}}?)\b{_VERB}\b"
-    r"(?:\s+(?:equal\s+to|égale?s?\s+à|gleich|igual\s+a|exactly|simply|just|given\s+by|then"
+    rf"(?P<before>(?:[^\W\d_]|{_SYMBOLS})"
+    rf"(?:[^\d$\\=<>()\[\]{{}}:_^|*/+]|{_SYMBOLS}){{0,200}}?)\b{_VERB}\b"
+    r"(?:\s+(?:equal\s+to|égale?s?\s+à|gleich|igual\s+a|donc|also|quindi|de|exactly|simply|just|given\s+by|then"
     r"|therefore|thus|that)\b)?\s*:?\s*",
     re.IGNORECASE,
 )
@@ -117,6 +120,13 @@ _DOMAIN = re.compile(
     rf"(?:{_GAP}|\\text\s*\{{)+(?:\(|(?:for|where|when|if|with|provided)(?:{_GAP}|\}}|that)+)\$?"
     r"([a-z]\s*(?:\\neq?(?![a-z])|≠|!=)[^<>=()]{1,20}?)\$?\)?\s*\Z"
 )
+_QUANTIFIER = re.compile(
+    rf"(?:{_GAP}|,|\\text\s*\{{)*(?:for\s+(?:all|every|each|any)|\\forall(?![a-z])|∀)"
+    rf"(?:{_GAP}|\}})*(?:(?:positive\s+|non-?negative\s+|natural\s+|real\s+)*(?:integers?|numbers?"
+    rf"|reals?)(?:{_GAP}|\}})*)?\$?([a-z])(?:\s*(?:\\in(?![a-z])|∈)\s*(?:\\mathbb\s*\{{?[RZNQ]\}}?"
+    r"|[ℝℤℕℚ])(?:[\^_]\{?[+*0]\}?)?)?[\s$)}}]*\Z".replace("}}", "}")
+)
+"""`f(n) = n + 1 for all n`."""
 _FORM = re.compile(
     rf"{_GAP}*[\s,(]*(?:\\text\s*\{{)?[\s,(]*(?:when |if )?(?:(?:fully |completely"
     rf" )?(?:simplified|reduced|factored)"
@@ -258,6 +268,13 @@ def _without_phrase(text: str) -> str | None:
     unit = _UNIT_ASIDE.search(text[-30:])
     if unit and unit_named(unit[1]):
         return f"{text[: len(text) - len(unit.group())]} {unit[1]}"
+    everywhere = _QUANTIFIER.search(text[-80:])
+    if everywhere:
+        rest = text[: len(text) - len(everywhere.group())]
+        if re.search(
+            rf"[A-Za-z](?:\({everywhere[1]}\)|_\{{?{everywhere[1]}\}}?)\s*(?:=|\\equiv)", rest
+        ):
+            return rest
     domain = _DOMAIN.search(text[-80:])
     if domain:
         return f"{text[: len(text) - len(domain.group())]}, {domain[1]}"
@@ -300,6 +317,9 @@ _HAS = frozenset(["has", "have", "contains", "had", "needs", "requires"])
 def _doubtful(text: str) -> bool:
     """True where a phrase denies or qualifies what it introduces."""
     if _HEDGES & set(_words(text)) or "used to " in text.lower():
+        return True
+    if text[:9].lower() in ("yesterday", "tomorrow ") and len(_words(text)) == 2:
+        # `Tomorrow is Monday` is said on a Sunday.
         return True
     return not text.isascii() and any(hedge in text for hedge in _FOREIGN_HEDGES)
 

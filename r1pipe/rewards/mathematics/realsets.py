@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cmp_to_key
 from typing import Any
 
+from r1pipe.rewards.mathematics.equations import at_value
 from r1pipe.rewards.mathematics.evaluation import agree, context, is_real, value_of
 from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in
 
@@ -220,6 +221,9 @@ def _relation(node: Node) -> RealSet:
         if name is None:
             raise Unreadable("no variable")
         return RealSet(inner.pieces, name)
+    distance = _distance(items, signs)
+    if distance is not None:
+        return distance
     names = [name for item in items if (name := _name(item))]
     if len(names) != 1 or "in" in signs:
         raise Unreadable("not solved for one variable")
@@ -237,6 +241,32 @@ def _relation(node: Node) -> RealSet:
     if len(signs) > 1 and directions not in ({"<"}, {">"}):
         raise Unreadable("a chain in two directions")
     return RealSet(intersection(parts).pieces, names[0])
+
+
+def _distance(items: list[Node], signs: list[str]) -> RealSet | None:
+    """Read `|x - 2| < 3`; None for another inequality, and for `|2x| < 6`, which is unsolved."""
+    if len(items) != 2 or {items[0].op, items[1].op} & {"abs"} != {"abs"}:
+        return None
+    (sign,) = signs
+    if items[1].op == "abs":
+        items, sign = items[::-1], _REVERSED.get(sign, "")
+    names = names_in(items[0])
+    if sign not in ("<", "<=", ">", ">=") or len(names) != 1 or names & {"z", "w"}:
+        # |z| < 3 is a disc where z is a complex number.
+        return None
+    (name,), inside, size = names, items[0].args[0], _end(items[1])
+    start, first, third = (value_of(at_value(inside, name, turn)) for turn in (0, 1, 3))
+    if not agree(third - start, 3 * (first - start)) or not agree(abs(first - start), Fraction(1)):
+        return None
+    if _order(size, Fraction(0)) <= 0:
+        return None
+    middle = -start * (first - start)
+    closed = sign.endswith("=")
+    near = RealSet((Piece(middle - size, closed, middle + size, closed),), name)
+    if sign[0] == "<":
+        return near
+    inner = RealSet((Piece(middle - size, not closed, middle + size, not closed),), name)
+    return RealSet(complement(inner).pieces, name)
 
 
 def _half_line(sign: str, node: Node) -> RealSet:

@@ -193,7 +193,11 @@ def _finished(answer: Node, gold: Node) -> bool:
 
 def _work_in(node: Node, of_constants: bool) -> set[str]:
     found: set[str] = set()
+    # `2!` in n!/((n-2)! 2!) belongs to a formula, so it is no work left.
+    formula = any(one.op == "fact" and names_in(one) for one in walk(node))
     for one in walk(node):
+        if of_constants and formula and one.op == "fact":
+            continue
         if of_constants and names_in(one):
             continue
         if one.op == "func":

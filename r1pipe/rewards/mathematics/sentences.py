@@ -28,7 +28,9 @@ _OPENERS = re.compile(
     r"|consequently)\b[\s,]*",
     re.IGNORECASE,
 )
-_STOP = set_of(
+HEDGING = set_of(
+    "hardly scarcely barely seldom rarely untrue doubtful doubt doubts deny denies denied refuses"
+    " refused lacks lack lacking lacked unable "
     "not no none never neither nor nobody nothing cannot can't won't isn't aren't don't"
     " doesn't didn't wasn't weren't hasn't haven't hadn't wouldn't couldn't without except"
     " unlike fails false wrong incorrect mistaken impossible instead rather"
@@ -61,6 +63,7 @@ _STOP_BEFORE = set_of(
     " week month hour floor stage round game team group channel size model unit block"
 )
 _VERBS = set_of(
+    "approaches converge tend "
     "is are was were eaten driven written taken given drunk grown seen gone done met"
     " equals equal has have had gets get got gives give gave makes make made earns"
     " earn earned pays pay paid spends spend spent costs cost sells sell sold buys buy bought"
@@ -120,11 +123,20 @@ _UP_TO = frozenset(
         "reduces",
         "evaluates",
         "sums",
+        "converges",
+        "tends",
         "amounts",
         "adds",
         "totals",
     ]
 )
+_MONTH = (
+    r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+)
+_MONTHS = re.compile(
+    rf"\b(?:in|of|during|for|from|since)\s+{_MONTH}(?:,?\s+(?:and|to|through|until)\s+{_MONTH})?\b"
+)
+_OUTCOME = re.compile(r"\b(?:works|comes|turns) out to(?: be)?\b")
 _QUESTION_STARTS = set_of(
     "is are was were does do did has have had can could will would should how what which"
     " who why when where whether let suppose if"
@@ -148,7 +160,7 @@ def stated_value(text: str) -> str | None:
     text = text.strip()
     if len(text) > MAX_SENTENCE or "?" in text or "\n" in text:
         return None
-    text = _OPENERS.sub("", text).rstrip(" .!")
+    text = _OUTCOME.sub("equals", _OPENERS.sub("", text).rstrip(" .!"))
     found = _only_value(text)
     if found is None:
         return None
@@ -156,17 +168,20 @@ def stated_value(text: str) -> str | None:
     before, after = text[:start], text[end:]
     if not (_ONLY_WORDS.fullmatch(before) and _ONLY_WORDS.fullmatch(after)):
         return None
-    after = after.replace("in May", "in this month")
+    after = _MONTHS.sub("in June", after)
+    before = _MONTHS.sub("in June", before)
     heads, tails = _WORDS.findall(before.lower()), _WORDS.findall(after.lower())
     if (
-        _STOP.intersection(heads)
-        or (_STOP - {"who", "that"}).intersection(tails)
+        HEDGING.intersection(heads)
+        or (HEDGING - {"who", "that"}).intersection(tails)
         or len(tails) > 14
     ):
         return None
     if not (heads or tails) or after[:1].strip(" ,-") != "" or after.startswith("-"):
         return None
-    if any(word.startswith("un") and word.endswith("ed") for word in tails):
+    if tails[-1:] == ["short"] or any(
+        word.startswith("un") and word.endswith("ed") for word in tails
+    ):
         return None
     if not heads and tails in (["of", "them"], ["of", "it"]):
         return value

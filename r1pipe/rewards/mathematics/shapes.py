@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from r1pipe.rewards.mathematics.equations import assignment, ends_of_chain
 from r1pipe.rewards.mathematics.evaluation import exact, identical
 from r1pipe.rewards.mathematics.nodes import Node, Unreadable, names_in, num, walk
+from r1pipe.rewards.mathematics.scalars import is_value
 
 MAX_ITEMS = 200
 """Sets are compared item by item, so their number is limited."""
@@ -244,3 +245,38 @@ def _combined(node: Node, values: Sequence[int]) -> Node:
     if node.op == "sym":
         return num(values[_UNIT_VECTORS.index(node.value)])
     return Node(node.op, tuple(_combined(arg, values) for arg in node.args), node.value)
+
+
+def carried_into(node: Node) -> Node:
+    r"""Return `\\frac12 (2, 4)` and `\\frac12 A` of a matrix A with the factor in the entries."""
+    if node.op in ("rel", "list"):
+        return Node(node.op, tuple(map(carried_into, node.args)), node.value)
+    if node.op == "neg" and (inner := carried_into(node.args[0])).op == "matrix":
+        return Node("matrix", tuple(_times(num(-1), one) for one in inner.args), inner.value)
+    if node.op == "div" and len(node.args) == 2 and _is_rows(node.args[0]):
+        factor, rows = Node("div", (num(1), node.args[1]), "/"), node.args[0]
+    elif node.op == "mul" and len(node.args) == 2:
+        factor, rows = node.args[0], carried_into(node.args[1])
+    else:
+        return node
+    named = bool(names_in(factor)) and (rows.op != "matrix" or node.value == "letters")
+    if not _is_rows(rows) or named or factor.op in _NO_FACTORS:
+        return node
+    return Node(rows.op, tuple(_times(factor, one) for one in rows.args), rows.value)
+
+
+_NO_FACTORS = frozenset(
+    ["seq", "matrix", "list", "rel", "set", "word", "quantity", "percent", "apply", "pm", "mp"]
+)
+
+
+def _is_rows(node: Node) -> bool:
+    return node.op == "matrix" or (node.op == "seq" and node.value in ("()", "<>"))
+
+
+def _times(factor: Node, entry: Node) -> Node:
+    if is_value(factor) and is_value(entry):
+        one, other = exact(factor), exact(entry)
+        if one is not None and other is not None:
+            return num(one * other)
+    return Node("mul", (factor, entry), "times")

@@ -222,6 +222,9 @@ def noun(words: list[str]) -> Unit | None:
         return None
     if any(part in word for word in lowered if not word.isascii() for part in _NOT_IN_WORDS):
         return None
+    if lowered[-1] == "short":
+        # `45 short`: so many are missing.
+        return None
     if any(len(word) < 2 for word in lowered if word.isascii()):
         return None
     name = " ".join([*lowered[:-1], _singular(lowered[-1])])

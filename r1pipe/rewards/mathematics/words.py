@@ -222,6 +222,10 @@ _EXCEPT = re.compile(
 )
 
 
+_SHARE = re.compile(r"\$?(\d{1,9})\$?\s+(?:out of|in)\s+\$?(\d{1,9})\$?")
+"""`1 out of 6`."""
+
+
 _COMPARED = re.compile(
     r"(?P<all>all\s+)?(?:real\s+)?(?:numbers?\s+|values\s+(?:of\s+)?)?(?P<name>[a-z]\s+)?"
     r"(?:is\s+|are\s+|that\s+are\s+)?"
@@ -235,6 +239,9 @@ def meaning_of(text: str) -> str:
     """Return the mathematics that a set phrase stands for (`no solution`), else the text."""
     if len(text) > 100:
         return text
+    share = _SHARE.fullmatch(text.strip())
+    if share and int(share[1]) <= int(share[2]) != 0:
+        return f"{share[1]}/{share[2]}"
     compared = _COMPARED.fullmatch(text.strip())
     if compared and (compared["all"] or compared["name"]):
         sign = ">" if "greater" in compared["sign"] or compared["sign"] in ">≥" else "<"
