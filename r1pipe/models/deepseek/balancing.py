@@ -1,0 +1,155 @@
+"""Balancing experts: the bias update without a loss, the sequence-wise loss, and load metrics.
+
+Shapes: T tokens of the batch, E experts, K experts per token, L layers with experts, S sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from r1pipe.models.deepseek.experts import routers_of
+
+
+def balance_loss(logits_TE: Tensor, segments_T: Tensor, top_k: int) -> Tensor:
+    """Return the sequence-wise balance loss over alpha (V3 report, eq. 17-20), mean of sequences.
+
+    `segments_T` numbers each token's sequence, -1 for padding. Scores are the sigmoid's, without
+    bias: f_i counts their own top K, P_i is their share summed to one over the experts. Balanced
+    scores give 1.
+    """
+    real_T = segments_T >= 0
+    scores_TE = logits_TE.sigmoid()[real_T]
+    if scores_TE.shape[0] == 0:
+        return logits_TE.sum() * 0.0
+    _, sequence_T = segments_T[real_T].unique(return_inverse=True)
+    sequences = int(sequence_T.max()) + 1
+    experts = scores_TE.shape[-1]
+    with torch.no_grad():
+        chosen_TE = torch.zeros_like(scores_TE)
+        chosen_TE.scatter_(1, scores_TE.topk(top_k, dim=-1).indices, 1.0)
+    share_TE = scores_TE / (scores_TE.sum(dim=-1, keepdim=True) + 1e-20)
+    zeros_SE = scores_TE.new_zeros(sequences, experts)
+    length_S = scores_TE.new_zeros(sequences).index_add(
+        0, sequence_T, torch.ones_like(scores_TE[:, 0])
+    )
+    f_SE = zeros_SE.index_add(0, sequence_T, chosen_TE) * experts / (top_k * length_S[:, None])
+    p_SE = zeros_SE.index_add(0, sequence_T, share_TE) / length_S[:, None]
+    return (f_SE * p_SE).sum(dim=-1).mean()
+
+
+def expert_load(experts_TK: Tensor, segments_T: Tensor, experts: int) -> Tensor:
+    """Return how many tokens (E, float32) each expert got, padding not counted."""
+    real_TK = experts_TK[segments_T >= 0]
+    return torch.bincount(real_TK.flatten(), minlength=experts).float()
+
+
+def sum_over_ranks(load_LE: Tensor) -> Tensor:
+    """Add up the load of all data-parallel ranks; one process is already done."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(load_LE)
+    return load_LE
+
+
+@torch.no_grad()
+def update_biases(
+    model: nn.Module, speed: float, reduce: Callable[[Tensor], Tensor] = sum_over_ranks
+) -> Tensor | None:
+    """Move each router's bias by `speed`·sign(mean load - load); call it once per optimizer step.
+
+    The load is that of every micro-batch and rank since the last call, and starts anew. Returns it
+    (L, E), layers in order, or None for a model without routers (V3 report, 2.1.2). The bias of a
+    router whose weights are frozen stays: an adapter's checkpoint would not hold it.
+    """
+    routers = routers_of(model)
+    if not routers:
+        return None
+    device = routers[0].weight.device
+    load_LE = torch.stack(
+        [
+            torch.zeros(r.num_experts, device=device) if r.load_E is None else r.load_E.to(device)
+            for r in routers
+        ]
+    )
+    load_LE = reduce(load_LE)
+    for router, load_E in zip(routers, load_LE, strict=True):
+        router.load_E = None
+        bias_E = router.e_score_correction_bias
+        if bias_E.dtype != torch.float32:
+            raise TypeError(f"a router's bias is {bias_E.dtype}: its updates would be rounded away")
+        if speed > 0 and router.weight.requires_grad:
+            bias_E += speed * torch.sign(load_E.mean() - load_E).to(bias_E.device)
+    return load_LE
+
+
+def load_metrics(load_LE: Tensor) -> dict[str, float]:
+    """Return what to log of the load (L, E).
+
+    `max_violation` is (max - mean) / mean of one layer (arXiv 2408.15664, MaxVio): the mean and the
+    worst over layers. `dead_experts` got no token at all. Layers that saw no token do not count.
+    """
+    load_LE = load_LE[load_LE.sum(dim=1) > 0]
+    if load_LE.shape[0] == 0:
+        return {}
+    violation_L = load_LE.amax(dim=1) / load_LE.mean(dim=1) - 1
+    return {
+        "experts/max_violation": float(violation_L.mean()),
+        "experts/max_violation_worst_layer": float(violation_L.max()),
+        "experts/dead": float((load_LE == 0).sum()),
+    }
+
+
+class ExpertBalancing(TrainerCallback):
+    """Updates the biases once per optimizer step, and logs the load; for any Hugging Face trainer.
+
+    `speed` is gamma (None: `bias_update_speed` of the model's config); from optimizer step
+    `freeze_from_step` on it is 0, as in the end of V3's pre-training (4.2). Put it before the
+    trackers' callbacks for its metrics to reach them.
+    """
+
+    def __init__(self, speed: float | None = None, freeze_from_step: int | None = None) -> None:
+        self.speed = speed
+        self.freeze_from_step = freeze_from_step
+        self._loads: list[Tensor] = []
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Move the biases; gradients of all micro-batches are there, weights have not moved."""
+        speed = model.config.bias_update_speed if self.speed is None else self.speed
+        if self.freeze_from_step is not None and state.global_step >= self.freeze_from_step:
+            speed = 0.0
+        load_LE = update_biases(model, speed)
+        if load_LE is not None:
+            self._loads.append(load_LE.cpu())
+
+    def on_log(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        logs: Any = None,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the load since the last log, and the parts of the auxiliary loss."""
+        if not self._loads:
+            return
+        metrics = load_metrics(_sum(self._loads))
+        self._loads.clear()
+        for module in model.modules() if isinstance(model, nn.Module) else ():
+            parts = getattr(module, "auxiliary_losses", None)
+            metrics |= {name: float(value) for name, value in (parts or {}).items()}
+        if (logs := kwargs.get("logs")) is not None:
+            logs.update(metrics)
+        if state.log_history:
+            state.log_history[-1].update(metrics)
+
+
+def _sum(loads: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(loads)).sum(dim=0)

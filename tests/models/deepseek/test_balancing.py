@@ -1,0 +1,255 @@
+"""Biases move as the report says, the balance loss is its formula, training balances experts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+from r1pipe.errors import UserError
+from r1pipe.models.deepseek import ExpertBalancing, update_biases
+from r1pipe.models.deepseek.balancing import balance_loss, expert_load, load_metrics
+
+
+def naive_balance_loss(logits: list[list[float]], segments: list[int], top_k: int) -> float:
+    """Equations 17 to 20, one sum after the other."""
+    sequences = sorted({s for s in segments if s >= 0})
+    total = 0.0
+    for sequence in sequences:
+        rows = [row for row, s in zip(logits, segments, strict=True) if s == sequence]
+        scores = [[1 / (1 + math.exp(-x)) for x in row] for row in rows]
+        n, t = len(rows[0]), len(rows)
+        for i in range(n):
+            chosen = sum(
+                i in sorted(range(n), key=lambda j, r=row: -r[j])[:top_k] for row in scores
+            )
+            f = n / (top_k * t) * chosen
+            p = sum(row[i] / sum(row) for row in scores) / t
+            total += f * p
+    return total / len(sequences)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    segments=st.lists(st.sampled_from([-1, 0, 1, 4]), min_size=1, max_size=9),
+    top_k=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_balance_loss_is_the_formula(segments: list[int], top_k: int, seed: int) -> None:
+    if max(segments) < 0:
+        segments[0] = 0
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(segments), 5, generator=generator, dtype=torch.float64)
+    loss = balance_loss(logits, torch.tensor(segments), top_k)
+    assert loss.item() == pytest.approx(naive_balance_loss(logits.tolist(), segments, top_k))
+
+
+def test_balance_loss_gradient_is_the_finite_difference() -> None:
+    logits = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
+    segments = torch.tensor([0, 0, 0, 1, 1, -1, 1])
+    assert torch.autograd.gradcheck(lambda x: balance_loss(x, segments, 2), logits)
+
+
+def test_balanced_scores_give_one_and_padding_alone_zero() -> None:
+    even = torch.eye(6).repeat(2, 1) * 1e-6
+    assert balance_loss(even, torch.zeros(12, dtype=torch.long), 1).item() == pytest.approx(1)
+    nothing = balance_loss(even, torch.full((12,), -1), 1)
+    assert nothing.item() == 0
+
+
+def test_loss_is_added_in_training_and_returned(fresh: Any) -> None:
+    ids = torch.randint(1, 61, (2, 8))
+    plain = fresh(balance_factor=0.0).train()
+    model = fresh(balance_factor=0.5).train()
+    out = model(ids, labels=ids)
+    seen = model.auxiliary_losses["balance_loss"]
+    assert out.loss.item() == pytest.approx((plain(ids, labels=ids).loss + seen).item())
+    assert out.aux_loss.item() == pytest.approx(seen.item())
+    with torch.no_grad():
+        assert torch.equal(model(ids, labels=ids).loss, plain(ids, labels=ids).loss)
+    assert torch.equal(model.eval()(ids, labels=ids).loss, plain.eval()(ids, labels=ids).loss)
+
+
+def test_only_routed_tokens_of_training_are_counted(fresh: Any) -> None:
+    model = fresh()
+    ids, mask = torch.randint(1, 61, (2, 8)), torch.ones(2, 8, dtype=torch.long)
+    mask[0, :5] = 0
+    model.eval()(ids, labels=ids)
+    with torch.no_grad():
+        model.train()(ids, labels=ids)
+    assert all(router.load_E is None for router in model.model.routers)
+    model(ids, attention_mask=mask, labels=ids)
+    model.model(ids, attention_mask=mask)  # nobody asks for a loss
+    model(ids, attention_mask=mask)
+    for router in model.model.routers:
+        assert router.load_E.sum() == 11 * model.config.num_experts_per_tok
+
+
+def test_load_ignores_padding() -> None:
+    experts = torch.tensor([[0, 1], [1, 2], [3, 0]])
+    assert expert_load(experts, torch.tensor([0, -1, 2]), 5).tolist() == [2, 1, 0, 1, 0]
+
+
+def test_metrics() -> None:
+    metrics = load_metrics(torch.tensor([[2.0, 2, 2, 2], [8.0, 0, 0, 0], [0.0, 0, 0, 0]]))
+    assert metrics == {
+        "experts/max_violation": 1.5,
+        "experts/max_violation_worst_layer": 3.0,
+        "experts/dead": 3.0,
+    }
+    assert load_metrics(torch.zeros(2, 4)) == {}
+
+
+def rows(count: int, length: int = 10) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(1, 61, (count, length), generator=generator).tolist()
+    return [{"input_ids": row, "labels": row} for row in ids]
+
+
+def trained(model: Any, folder: Path, callback: ExpertBalancing, **options: Any) -> Trainer:
+    defaults: dict[str, Any] = {"report_to": [], "use_cpu": True, "disable_tqdm": True}
+    defaults |= {"per_device_train_batch_size": 2, "logging_steps": 1, "save_strategy": "no"}
+    arguments = TrainingArguments(str(folder), **{**defaults, **options})
+    trainer = Trainer(model, arguments, train_dataset=rows(32), callbacks=[callback])
+    trainer.train()
+    return trainer
+
+
+class Watching(ExpertBalancing):
+    """Keeps every router's load before it is used up, and the biases after."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.steps: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
+
+    def on_pre_optimizer_step(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
+        loads = [router.load_E.clone() for router in model.model.routers]
+        super().on_pre_optimizer_step(*args, model=model, **kwargs)
+        biases = [router.e_score_correction_bias.clone() for router in model.model.routers]
+        self.steps.append((loads, biases))
+
+
+def test_bias_moves_by_the_formula_under_accumulation(fresh: Any, tmp_path: Path) -> None:
+    model = fresh(bias_update_speed=0.25)
+    before = [router.e_score_correction_bias.clone() for router in model.model.routers]
+    watching = Watching()
+    trainer = trained(model, tmp_path, watching, max_steps=3, gradient_accumulation_steps=2)
+    assert len(watching.steps) == 3
+    for loads, biases in watching.steps:
+        for start, load, bias in zip(before, loads, biases, strict=True):
+            assert load.sum() == 2 * 2 * 10 * model.config.num_experts_per_tok
+            assert torch.equal(bias, start + 0.25 * torch.sign(load.mean() - load))
+        before = biases
+    assert "experts/max_violation" in trainer.state.log_history[0]
+    assert "balance_loss" in trainer.state.log_history[0]
+
+
+def test_frozen_biases_stay(fresh: Any, tmp_path: Path) -> None:
+    watching = Watching(speed=0.25, freeze_from_step=2)
+    trained(fresh(), tmp_path, watching, max_steps=4)
+    biases = [biases for _, biases in watching.steps]
+    assert not torch.equal(biases[0][0], biases[1][0])
+    for later in biases[2:]:
+        assert all(torch.equal(a, b) for a, b in zip(later, biases[1], strict=True))
+    model = fresh(bias_update_speed=0.0)
+    before = [router.e_score_correction_bias.clone() for router in model.model.routers]
+    trained(model, tmp_path, ExpertBalancing(), max_steps=2)
+    for router, bias in zip(model.model.routers, before, strict=True):
+        assert torch.equal(router.e_score_correction_bias, bias)
+
+
+def test_load_is_summed_over_ranks(fresh: Any) -> None:
+    model = fresh().train()
+    ids = torch.randint(1, 61, (2, 8))
+    model(ids, labels=ids)
+    mine = torch.stack([router.load_E for router in model.model.routers])
+    other = torch.full_like(mine, 3.0)
+    before = torch.stack([r.e_score_correction_bias for r in model.model.routers])
+    total = update_biases(model, 0.125, reduce=lambda load: load + other)
+    assert torch.equal(total, mine + other)
+    after = torch.stack([r.e_score_correction_bias for r in model.model.routers])
+    sign = torch.sign(total.mean(dim=1, keepdim=True) - total)
+    assert torch.equal(after, before + 0.125 * sign)
+    assert all(router.load_E is None for router in model.model.routers)
+
+
+def test_continued_run_has_the_same_bias(fresh: Any, tmp_path: Path) -> None:
+    model = fresh(bias_update_speed=0.25)
+    whole = Watching()
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    trained(model, tmp_path / "whole", whole, **options)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "checkpoint-2")
+    for router, bias in zip(again.model.routers, whole.steps[1][1], strict=True):
+        assert torch.equal(router.e_score_correction_bias, bias)
+
+
+def skewed(fresh: Any) -> Any:
+    """A model whose routers prefer two experts by far."""
+    model = fresh(n_group=1, topk_group=1, num_experts_per_tok=2).train()
+    for router in model.model.routers:
+        with torch.no_grad():
+            router.weight.mul_(0.3)
+            router.e_score_correction_bias.zero_()
+            router.e_score_correction_bias[:2] += 0.3
+    return model
+
+
+@pytest.mark.parametrize("speed", [0.003, 0.0])
+def test_skewed_routers_balance_by_bias_alone(speed: float, fresh: Any) -> None:
+    model = skewed(fresh)
+    ids = torch.randint(1, 61, (16, 32))
+    worst = []
+    for _ in range(250):
+        model(ids, labels=ids)
+        load = update_biases(model, speed)
+        worst.append(float((load.amax(dim=1) / load.mean(dim=1)).max()))
+    assert worst[0] >= 2
+    assert min(worst[-20:]) >= 2 if speed == 0 else max(worst[-20:]) <= 1.2, worst[-20:]
+
+
+def test_reentrant_checkpointing_is_refused(fresh: Any) -> None:
+    model = fresh(balance_factor=0.1).train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    ids = torch.randint(1, 61, (2, 8))
+    with pytest.raises(UserError, match="re-entrant"):
+        model(ids, labels=ids)
+
+
+def test_bias_that_is_not_float32_is_refused(fresh: Any) -> None:
+    model = fresh()
+    router = model.model.routers[0]
+    router.e_score_correction_bias = router.e_score_correction_bias.bfloat16()
+    with pytest.raises(TypeError, match="bfloat16"):
+        update_biases(model, 0.001)
+
+
+def test_routing_is_float32_under_autocast(fresh: Any) -> None:
+    model = fresh().train()
+    ids = torch.randint(1, 61, (2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.model(ids)
+    assert {choice.logits_TE.dtype for choice, _ in model.model.trace.choices} == {torch.float32}
+
+
+def test_micro_batches_weigh_by_their_labels(fresh: Any) -> None:
+    """As transformers' trainer does it: summed over labels, divided by those of all batches."""
+    model = fresh(num_nextn_predict_layers=1, balance_factor=0.5).train()
+    rows = torch.randint(1, 61, (2, 8))
+    labels = rows.clone()
+    labels[0, :6] = -100
+    items = int((labels[:, 1:] != -100).sum())
+    parts = [model(r[None], labels=x[None]) for r, x in zip(rows, labels, strict=True)]
+    plain = [(p.loss - p.aux_loss, p.aux_loss) for p in parts]
+    shares = [2 / items, 7 / items]
+    expected = sum(s * (loss + aux) for s, (loss, aux) in zip(shares, plain, strict=True))
+    summed = sum(
+        model(r[None], labels=x[None], num_items_in_batch=items).loss
+        for r, x in zip(rows, labels, strict=True)
+    )
+    assert summed.item() == pytest.approx(expected.item(), rel=1e-5)
