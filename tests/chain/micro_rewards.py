@@ -7,7 +7,7 @@ from typing import Any
 from r1pipe.registry import register_reward
 
 
-@register_reward("length")
-def length(completions: list[Any], **columns: Any) -> list[float | None]:
+@register_reward("variety")
+def variety(completions: list[Any], **columns: Any) -> list[float | None]:
     """Return the share of distinct characters in each completion."""
     return [len(set(str(text))) / (len(str(text)) or 1) for text in completions]

@@ -310,7 +310,7 @@ def test_an_unknown_size_of_the_tiny_model_is_the_users_mistake(tmp_path: Path) 
     assert "huge" in json.loads((stage / ERROR_FILE).read_text())["message"]
 
 
-def test_a_chat_template_that_opens_the_thinking_is_refused(tmp_path: Path) -> None:
+def test_a_recipe_that_denies_what_the_chat_template_opens_is_refused(tmp_path: Path) -> None:
     build_tiny_model("nano", 0).save_pretrained(tmp_path / "model")
     build_tiny_tokenizer().save_pretrained(tmp_path / "model")
     template = tmp_path / "think.jinja"
@@ -324,10 +324,11 @@ def test_a_chat_template_that_opens_the_thinking_is_refused(tmp_path: Path) -> N
         "data.chat=true",
         "data.limit=32",
         "stage.trainer.max_completion_length=8",
+        "+reward.format.prefilled=false",
     )
     assert work(stage) == 2
     message = json.loads((stage / ERROR_FILE).read_text())["message"]
-    assert "already open `<think>`" in message and "rewards.format.prefilled=true" in message
+    assert "rewards.format.prefilled" in message and "the prompt opens it" in message
 
 
 def test_an_own_reward_trains_adapters_on_own_columns(
@@ -352,7 +353,8 @@ def test_an_own_reward_trains_adapters_on_own_columns(
         f"data.path={data}",
         "data.columns={prompt: q, answer: a}",
         "reward.brevity.weight=1.0",
-        "reward.accuracy.method=exact",
+        # This tokenizer has no tags, which the shipped rewards read.
+        *(f"reward.{name}=null" for name in ("accuracy", "format", "language")),
         "stage.trainer.sync_ref_model=false",
         *(f"stage.trainer.{name}={value}" for name, value in QUICK.items()),
     )

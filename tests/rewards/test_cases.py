@@ -43,6 +43,13 @@ def test_mathematics() -> None:
     assert len(missed) <= MOST_MISSED * sum(case["equal"] for case in cases), missed
 
 
+def orphans(before: set[int]) -> set[int]:
+    """Return the Python processes that are new and have lost their parent."""
+    found = psutil.process_iter(["name", "ppid"])
+    python = (p for p in found if "python" in p.info["name"] and p.info["ppid"] == 1)
+    return {process.pid for process in python} - before
+
+
 @pytest.mark.slow
 def test_programs(sandboxed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_what_a_program_must_not_see")
@@ -55,9 +62,12 @@ def test_programs(sandboxed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     judged = {case["id"]: reward for case, reward in zip(cases, rewards, strict=True)}
     assert [c["id"] for c in cases if c["honest"] and judged[c["id"]] != 1.0] == []
     assert [c["id"] for c in cases if not c["honest"] and judged[c["id"]] == 1.0] == []
-    time.sleep(1.0)
-    left = [p.info for p in psutil.process_iter(["pid", "name", "ppid"]) if p.pid not in before]
-    assert [p for p in left if "python" in p["name"] and p["ppid"] == 1] == []
+    left = orphans(before)
+    deadline = time.monotonic() + 30  # orphans of tests that run beside this one go away
+    while left and time.monotonic() < deadline:
+        time.sleep(0.5)
+        left &= orphans(before)
+    assert left == set()
     places = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/"), Path.home(), Path.cwd())
     written = [path for place in places for path in place.glob("*")]
     assert [path for path in written if any(trace in path.name for trace in TRACES)] == []

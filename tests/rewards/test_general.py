@@ -47,7 +47,7 @@ def test_gold_is_the_solution_or_else_the_answer_of_a_row() -> None:
     domain = ["general"] * 2
     assert exact_answer_reward(texts, ["a", "b"], domain=domain) == [1.0, 0.0]
     assert exact_answer_reward(texts, [None, "b"], None, ["a", "a"], domain=domain) == [1.0, 0.0]
-    with pytest.raises(UserError, match="no column `solution`"):
+    with pytest.raises(UserError, match="neither a column `solution` nor `answer`"):
         exact_answer_reward(texts, domain=domain)
 
 

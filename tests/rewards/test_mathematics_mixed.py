@@ -6,6 +6,12 @@ from r1pipe.rewards.mathematics import decide
 
 # gold: right answers, wrong answers
 TABLE: dict[str, tuple[list[str], list[str]]] = {
+    "\\{2,4\\}": (
+        ["A \\cap B = \\{2, 4\\}", "A ∪ B = {2,4}", "A \\setminus B = \\{4,2\\}"],
+        ["A \\cap B", "A \\cap B = \\{2, 5\\}", "A \\cap B = A"],
+    ),
+    "①, ③": (["①③", "①、③", "③ ①"], ["①②③", "①", "13", "①②"]),
+    "13": ([], ["①③"]),
     "$12": (
         [
             "8 + 4 = 12, so the answer is $12",

@@ -37,6 +37,9 @@ def is_name(node: Node) -> bool:
             arg.op == "mul" and arg.value == "letters" and arg.args[0].value == "d"
             for arg in node.args
         )
+    if node.op in ("union", "inter", "minus"):
+        # A set made of named ones: A ∩ B.
+        return all(arg.op == "sym" and arg.value[:1].isupper() for arg in node.args)
     if node.op == "seq" and node.value == "[]" and len(node.args) == 1:
         # The area of a triangle: [ABC].
         return node.args[0].op == "sym" and len(node.args[0].value) > 2

@@ -111,6 +111,8 @@ _ALIGNED = re.compile(r"&\s*(=|<|>|\\(?:le|ge|ne|equiv)(?![a-zA-Z]))(?:\s*&)?|(?
 """The marks of aligned relations."""
 _CONTINUED = re.compile(r"(?<=\S)[ \t]*(?:\\\\|\n)[ \t]*(?==(?!=))")
 """A row that starts with `=` goes on with the one above."""
+_CIRCLED = re.compile(r"(?<=[\u2460-\u2473])\s{0,9}(?=[\u2460-\u2473])")
+"""Between circled numbers, which name statements: ①③ is a list."""
 _SPACES = re.compile(r"[ \t\r\f\v\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 
 
@@ -120,7 +122,7 @@ def clean(text: str) -> str:
     Unicode mathematics becomes LaTeX commands, typographic LaTeX is dropped, text commands are
     all `\text`, delimiters of formulas are gone, and a line break outside brackets is `;`.
     """
-    text = _WIDE_GROUP.sub(",", _INVISIBLE.sub("", text))
+    text = _CIRCLED.sub(", ", _WIDE_GROUP.sub(",", _INVISIBLE.sub("", text)))
     text = _MINUS_SET.sub(r"\\setminus ", text).replace("Rs.", "Rs ")
     text = _ANGLE.sub(r"\1\\degree ", _SI.sub(r"\1 \\text{\2}", _SCENERY.sub(" ", text)))
     text = _OVERLINED.sub(lambda m: "\\overline{" + m.group()[::2] + "}", text)
