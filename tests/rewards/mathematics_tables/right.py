@@ -1,9 +1,5 @@
 """More answers to many gold answers, in the spellings that people and models use."""
 
-import pytest
-
-from r1pipe.rewards.mathematics import decide
-
 # gold: answers
 RIGHT: dict[str, list[str]] = {
     "(-\\infty, 3]": ["x \\leq 3", "{x | x \\leq 3}"],
@@ -392,8 +388,3 @@ RIGHT: dict[str, list[str]] = {
     "\\pi/2": ["π／2"],
     "42 days": ["It takes 42 days."],
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(("gold", "answer"), [(g, a) for g, row in RIGHT.items() for a in row])
-def test_right(gold: str, answer: str) -> None:
-    assert decide(answer, gold)

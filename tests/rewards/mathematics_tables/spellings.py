@@ -1,9 +1,5 @@
 """Still more answers to many gold answers, in the spellings that people and models use."""
 
-import pytest
-
-from r1pipe.rewards.mathematics import decide
-
 # gold: answers
 RIGHT: dict[str, list[str]] = {
     "42": [
@@ -376,8 +372,3 @@ RIGHT: dict[str, list[str]] = {
     ],
     "(C)": ["\\boxed{C}"],
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(("gold", "answer"), [(g, a) for g, row in RIGHT.items() for a in row])
-def test_right(gold: str, answer: str) -> None:
-    assert decide(answer, gold)

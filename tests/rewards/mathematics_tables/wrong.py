@@ -1,9 +1,5 @@
 """Wrong answers to many gold answers, in the spellings that people and models use."""
 
-import pytest
-
-from r1pipe.rewards.mathematics import decide
-
 # gold: answers
 WRONG: dict[str, list[str]] = {
     "42": [
@@ -350,8 +346,3 @@ WRONG: dict[str, list[str]] = {
     "43 because": ["42"],
     "42.5": ["about 42.5 or 43.5", "42.4", "≈42.4", "≈42.50001"],
 }  # fmt: skip
-
-
-@pytest.mark.parametrize(("gold", "answer"), [(g, a) for g, row in WRONG.items() for a in row])
-def test_wrong(gold: str, answer: str) -> None:
-    assert not decide(answer, gold)
