@@ -82,6 +82,7 @@ def _check_stage(plan: Plan, planned: PlannedStage, count: int) -> list[Problem]
     from r1pipe.data.prompts import render_prompt, wrap_row
     from r1pipe.data.sources import load_mixed_rows
     from r1pipe.rewards.building import build_rewards
+    from r1pipe.rewards.combining import name_of
     from r1pipe.rewards.trial import evenly, gold_data_problems, try_rewards
     from r1pipe.stages.preflight import cases_of, template_problems, writable_by
 
@@ -106,14 +107,10 @@ def _check_stage(plan: Plan, planned: PlannedStage, count: int) -> list[Problem]
             problems = trial.problems
             ends = render_prompt(some[0]["prompt"], tokenizer)[-40:]
             print(f"  {len(some)} of {len(rows)} rows; the model reads a prompt that ends {ends!r}")
-            print(_table(trial, dict(zip(map(_name, rewards), weights, strict=True))))
+            print(_table(trial, dict(zip(map(name_of, rewards), weights, strict=True))))
     except UserError as error:
         problems = error.problems
     return problems
-
-
-def _name(reward: Any) -> str:
-    return reward.__name__
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

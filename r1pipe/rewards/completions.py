@@ -140,6 +140,26 @@ def bad_row(columns: Mapping[str, Any], index: int, reward: str, what: str) -> U
     return UserError(Problem(f"reward.{reward}", f"{where}: {what}"))
 
 
+NOT_COLUMNS = ("prompt", "completion", "completions", "prompts")
+"""Of a row, what reaches a reward in another form than as a column."""
+
+
+def call_arguments(
+    rows: Sequence[Mapping[str, Any]], texts: Sequence[str]
+) -> dict[str, Sequence[Any]]:
+    """Return the arguments TRL's GRPO trainer gives a reward for `texts`, one per row.
+
+    Prompts of messages get completions of messages. Rows may differ in their columns.
+    """
+    prompts = [row.get("prompt") for row in rows]
+    completions: list[Any] = list(texts)
+    if prompts and not isinstance(prompts[0], str):
+        completions = [[{"role": "assistant", "content": text}] for text in texts]
+    names = dict.fromkeys(name for row in rows for name in row if name not in NOT_COLUMNS)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return {"completions": completions, "prompts": prompts, **columns}
+
+
 _MAPPING = "`data.columns` (our column -> the data set's)"
 
 RowCheck = Callable[..., list[tuple[int, str]]]

@@ -11,7 +11,7 @@ from typing import Any
 from r1pipe.errors import Problem, UserError
 from r1pipe.registry import REWARDS
 from r1pipe.rewards.combining import Reward, name_of
-from r1pipe.rewards.completions import REASONING
+from r1pipe.rewards.completions import REASONING, call_arguments
 from r1pipe.rewards.probes import ANSWER_REWARDS, Case, Probe, Row, other_forms, probes_of
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ QUICK = frozenset(("accuracy", "format", "tag_count", "language", "general", "ch
 LEAST_OF_GOLD = {"language": 0.9}
 """What gold has to earn where the best is out of reach: real text has a foreign name in it."""
 TINY = 1e-6
-NOT_FOR_REWARDS = ("prompt", "completion", "completions", "prompts")
 Encode = Callable[[str], list[int]]
 
 
@@ -140,15 +139,11 @@ def measure(
     """Return the reward of (row, completion) pairs, called as TRL's GRPO trainer calls it."""
     if not asked:
         return []
-    texts: list[Any] = [text for _, text in asked]
-    if not isinstance(asked[0][0].get("prompt"), str):
-        texts = [[{"role": "assistant", "content": text}] for text in texts]
-    names = dict.fromkeys(n for row, _ in asked for n in row if n not in NOT_FOR_REWARDS)
-    columns: dict[str, Any] = {n: [row.get(n) for row, _ in asked] for n in names}
+    texts = [text for _, text in asked]
+    arguments = call_arguments([row for row, _ in asked], texts)
     if encode is not None:
-        columns["completion_ids"] = [encode(text) for _, text in asked]
-    prompts = [row.get("prompt") for row, _ in asked]
-    return reward(completions=texts, prompts=prompts, **columns)
+        arguments["completion_ids"] = [encode(text) for text in texts]
+    return reward(**arguments)
 
 
 def gold_data_problems(rows: Sequence[Row], rewards: Sequence[Reward]) -> list[Problem]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from r1pipe.data.prompts import wrap_prompt
 from r1pipe.rewards.combining import name_of
-from r1pipe.rewards.trial import NOT_FOR_REWARDS
+from r1pipe.rewards.completions import call_arguments
 from r1pipe.rollout.engine import Engine
 from r1pipe.schema import Data, Sampling
 
@@ -55,16 +55,10 @@ def score(
     """Return {reward's name: one value per record}, called as TRL's GRPO trainer calls them."""
     if not records:
         return {name_of(reward): [] for reward in rewards}
-    of = [rows[record["row"]] for record in records]
-    columns = dict.fromkeys(name for row in rows for name in row if name not in NOT_FOR_REWARDS)
-    shown = {name: [row.get(name) for row in of] for name in columns}
-    prompts = [wrap_prompt(row["prompt"], data) for row in of]
-    completions: list[Any] = [record["completion"] for record in records]
-    if not isinstance(prompts[0], str):
-        completions = [[{"role": "assistant", "content": text}] for text in completions]
-    scores = {}
-    for reward in rewards:
-        scores[name_of(reward)] = reward(
-            completions=completions, prompts=prompts, completion_ids=completion_ids, **shown
-        )
-    return scores
+    shown = [{**row, "prompt": wrap_prompt(row["prompt"], data)} for row in rows]
+    arguments = call_arguments(
+        [shown[record["row"]] for record in records], [record["completion"] for record in records]
+    )
+    return {
+        name_of(reward): reward(completion_ids=completion_ids, **arguments) for reward in rewards
+    }
