@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 LIMIT = 1000  # every operand and every result is in 0..LIMIT-1
 TASKS = ("add", "sub", "mul", "div")
@@ -141,6 +142,28 @@ def held_out_problems(task: str, count: int, seed: int = 0) -> list[Problem]:
     return list(chosen)
 
 
+def counts_of(per_task: int | Mapping[str, int], tasks: Sequence[str]) -> dict[str, int]:
+    """Return how many problems of each task are listed; ValueError for a task there is not."""
+    if isinstance(per_task, int):
+        return dict.fromkeys(tasks, per_task)
+    if unknown := sorted(set(per_task) - set(tasks)):
+        known = ", ".join(tasks)
+        raise ValueError(f"per_task: expected {known}; received {', '.join(unknown)}")
+    return {task: per_task.get(task, 0) for task in tasks}
+
+
+def _listed(
+    task: str, count: int, seed: int, languages: Sequence[str]
+) -> Iterator[tuple[Problem, str]]:
+    chosen = held_out_problems(task, count, seed)
+    pairs = (
+        (problem, languages[(place + turn) % len(languages)])
+        for turn in range(len(languages))
+        for place, problem in enumerate(chosen)
+    )
+    yield from islice(pairs, count)
+
+
 def row_of(problem: Problem, language: str, completion: str) -> dict[str, str]:
     """One data row about a problem; `id` names the canonical problem and the language."""
     return {
@@ -160,23 +183,22 @@ def problems(
     count: int | None,
     weights: Mapping[str, float] | None = None,
     languages: Sequence[str] = LANGUAGES,
-    per_task: int | None = None,
+    per_task: int | Mapping[str, int] | None = None,
 ) -> Iterator[tuple[Problem, str]]:
     """Pairs of problem and language, deterministic in `seed`.
 
     `weights` sets how often each task is drawn (evenly by default). `per_task` lists that many
-    distinct problems of each task instead, the languages taking turns; it is there for the test
-    split, where each problem counts once.
+    distinct pairs of each task instead, or as many as a mapping says; it is there for the test
+    split, where each pair counts once. The languages take turns, and a problem is asked in a second
+    one only when all have been asked: there are 1,012 held-out multiplications.
     """
     tasks = [task for task in TASKS if weights is None or weights.get(task, 0) > 0]
     if per_task is not None:
         if not _is_test(split):
             raise ValueError("per_task lists the test split; draw from the train split with count")
-        listed = [held_out_problems(task, per_task, seed) for task in tasks]
-        pairs = (
-            (p, languages[i % len(languages)]) for chosen in listed for i, p in enumerate(chosen)
-        )
-        yield from (pair for i, pair in enumerate(pairs) if count is None or i < count)
+        counts = counts_of(per_task, tasks)
+        listed = (pair for task in tasks for pair in _listed(task, counts[task], seed, languages))
+        yield from (pair for i, pair in enumerate(listed) if count is None or i < count)
         return
     rng = random.Random(f"{seed} {split}")
     shares = [1.0 if weights is None else weights[task] for task in tasks]
@@ -192,7 +214,7 @@ def rows(
     *,
     weights: Mapping[str, float] | None = None,
     languages: Sequence[str] = LANGUAGES,
-    per_task: int | None = None,
+    per_task: int | Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, str]]:
     """Problems with the bare answer as completion; arguments as in `problems`."""
     for problem, language in problems(split, seed, count, weights, languages, per_task):

@@ -70,7 +70,7 @@ def rows(
     *,
     weights: Mapping[str, float] | None = None,
     languages: Sequence[str] = LANGUAGES,
-    per_task: int | None = None,
+    per_task: int | Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, str]]:
     """Problems with the clean trace in their language; arguments as in `problems`."""
     for problem, language in problems(split, seed, count, weights, languages, per_task):

@@ -34,6 +34,7 @@ def collect(run_dir: Path) -> RunRecord:
         if record.kind == "eval" and model is not None and model is not record:
             model.evaluation_stage = record
             model.evaluation, model.samples = record.evaluation, record.samples
+            model.wrong = record.wrong
     attached = {id(r.evaluation_stage) for r in records.values() if r.evaluation_stage}
     stages = chain_order([r for r in records.values() if id(r) not in attached])
     name = str(recipe.get("name") or resolved.get("name") or run_dir.resolve().name)
@@ -109,6 +110,7 @@ def _read_stage(run_dir: Path, name: str, planned: dict[str, Any]) -> StageRecor
         parameters=_parameters(folder, as_dict(manifest.get("metrics"))),
         evaluation=_evaluation(folder / "evaluation.json"),
         samples=[to_sample(row) for row in read_jsonl(folder / "samples.jsonl")],
+        wrong=[to_sample(row) for row in read_jsonl(folder / "wrong.jsonl")],
     )
     record.inputs = _inputs(record, as_dict(manifest.get("inputs"))) or _planned_inputs(config)
     return record

@@ -45,6 +45,8 @@ class GainsRow:
     accuracy: Estimate | None
     operations: dict[str, Estimate]
     general: Estimate | None
+    others: dict[str, Estimate]
+    """Accuracy on domains beside reasoning and general tasks, such as `out_of_range`."""
     format: Estimate | None
     language: Estimate | None
     length: Estimate | None
@@ -85,6 +87,11 @@ def _row(run: RunRecord, stage: StageRecord, name: str) -> GainsRow:
         accuracy=accuracy,
         operations=operations(run, stage, name),
         general=decoding.general if decoding else None,
+        others={
+            domain: scores["accuracy"]
+            for domain, scores in (decoding.domains if decoding else {}).items()
+            if domain not in ("reasoning", "general") and "accuracy" in scores
+        },
         format=reasoning.get("format"),
         language=reasoning.get("language"),
         length=reasoning.get("length"),
@@ -110,15 +117,26 @@ def decoding_title(name: str) -> str:
 
 def reasoning_tasks(run: RunRecord) -> list[str]:
     """Return the tasks scored by accuracy whose rows are of the reasoning domain, in order."""
-    general = {s.task for stage in run.models for s in stage.samples if s.domain == "general"}
+    other = {
+        sample.task
+        for stage in run.models
+        for sample in stage.samples
+        if sample.domain not in ("", "reasoning")
+    }
     tasks: dict[str, None] = {}
     for stage in run.models:
         for decoding in stage.evaluation.values():
             for task, metrics in decoding.tasks.items():
-                if "accuracy" in metrics and task not in general:
+                if "accuracy" in metrics and task not in other:
                     tasks[task] = None
     known = [t for t in OPERATION_SIGNS if t in tasks]
     return known + [t for t in tasks if t not in known]
+
+
+def other_domains(run: RunRecord) -> list[str]:
+    """Return the domains beside reasoning and general tasks whose answers were scored."""
+    found = (row.others for name in decodings(run) for row in gains(run, name))
+    return list(dict.fromkeys(domain for others in found for domain in others))
 
 
 def task_title(task: str) -> str:

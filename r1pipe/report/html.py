@@ -83,6 +83,7 @@ def _facts(run: RunRecord) -> dict[str, Any]:
         "decodings": names,
         "gains": {name: compare.gains(run, name) for name in names},
         "tasks": compare.reasoning_tasks(run),
+        "other_domains": compare.other_domains(run),
         "task_sizes": sizes,
         "date": _date(max(created, default=None)),
         "times": rows,
@@ -126,6 +127,7 @@ def stage_view(run: RunRecord, stage: StageRecord) -> dict[str, Any]:
         "pairs": samples.before_after(run, stage),
         "decoding": samples.shown_decoding(stage),
         "training": samples.training_samples(stage),
+        "wrong": samples.first_wrong(stage),
         "kept": samples.kept_samples(stage) if stage.kind == "sample" else [],
         "changed_scores": score_changes(run, stage),
     }

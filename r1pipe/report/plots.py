@@ -8,7 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1pipe.report.compare import decoding_title, decodings, gains, reasoning_tasks, task_title
+from r1pipe.report.compare import (
+    OPERATION_SIGNS,
+    decoding_title,
+    decodings,
+    gains,
+    reasoning_tasks,
+    task_title,
+)
 from r1pipe.report.records import Estimate, RunRecord, StageRecord
 from r1pipe.report.svg import INK, MUTED, PAPER, RC, SERIES, Picture, to_svg
 
@@ -72,7 +79,28 @@ def panels(stage: StageRecord) -> list[Panel]:
         if key == "reward" and components:
             curves = [_curve(history, f"rewards/{c}/mean", c) for c in components]
             found.append(Panel("reward by component, mean", [c for c in curves if c]))
+            found += _by_task(history, components)
     return found
+
+
+def _by_task(history: list[dict[str, Any]], components: Sequence[str]) -> list[Panel]:
+    """Return the panels of one measure for every task: whether the answer is right, and length."""
+    keys = {key for row in history for key in row if key.startswith("tasks/")}
+    tasks = sorted({key.split("/")[1] for key in keys}, key=_task_order)
+    wanted = [("accuracy", "answers right by task, %", True)] if "accuracy" in components else []
+    wanted.append(("length", "completion length by task, tokens", False))
+    found = []
+    for measure, title, share in wanted:
+        curves = [_curve(history, f"tasks/{t}/{measure}", task_title(t)) for t in tasks]
+        drawn = [curve for curve in curves if curve]
+        if 1 < len(drawn) <= len(SERIES):
+            found.append(Panel(title, drawn, share=share))
+    return found
+
+
+def _task_order(task: str) -> tuple[int, str]:
+    known = list(OPERATION_SIGNS)
+    return (known.index(task) if task in known else len(known), task)
 
 
 def _curve(history: list[dict[str, Any]], key: str, label: str = "") -> Curve | None:

@@ -101,6 +101,8 @@ class StageRecord:
     evaluation: dict[str, Decoding] = field(default_factory=dict)
     evaluation_stage: StageRecord | None = None
     samples: list[Sample] = field(default_factory=list)
+    wrong: list[Sample] = field(default_factory=list)
+    """The first wrong answers of each task and decoding."""
 
     @property
     def is_model(self) -> bool:

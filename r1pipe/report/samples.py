@@ -178,6 +178,17 @@ def journeys(run: RunRecord) -> list[Journey]:
     return sorted(found, key=lambda journey: journey.problem.domain != "reasoning")
 
 
+def first_wrong(stage: StageRecord, per_task: int = 2) -> list[tuple[str, list[Reading]]]:
+    """Return (decoding, the first wrong answers of every task) for each decoding with any."""
+    found: dict[str, dict[str, list[Sample]]] = {}
+    for sample in stage.wrong:
+        found.setdefault(sample.decoding, {}).setdefault(sample.task, []).append(sample)
+    return [
+        (decoding, [read(task, s) for task, wrong in tasks.items() for s in wrong[:per_task]])
+        for decoding, tasks in found.items()
+    ]
+
+
 def kept_samples(stage: StageRecord, count: int = 3) -> list[Reading]:
     """Return a few rows of the data set that a sampling stage left: first, middle, last."""
     if stage.path is None:

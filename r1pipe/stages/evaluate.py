@@ -11,13 +11,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from r1pipe.artifact import EVALUATION_FILE, SAMPLES_FILE, canonical_json, digest, write_aside
+from r1pipe.artifact import (
+    EVALUATION_FILE,
+    SAMPLES_FILE,
+    WRONG_FILE,
+    canonical_json,
+    digest,
+    write_aside,
+)
 from r1pipe.data.prompts import encode_prompts, render_prompt, wrap_prompt
 from r1pipe.data.sources import load_mixed_rows, prompts_within
 from r1pipe.errors import UserError
 from r1pipe.report.intervals import summary
 from r1pipe.rewards.building import build_rewards
+from r1pipe.rewards.combining import name_of
 from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
+from r1pipe.rewards.probes import ANSWER_REWARDS
 from r1pipe.rewards.trial import gold_data_problems
 from r1pipe.rollout.engine import Engine, make_engine
 from r1pipe.rollout.scored import write_and_score
@@ -29,6 +38,7 @@ Row = dict[str, Any]
 SHARD_BATCHES = 4
 DATA_SEED = 0  # the problems are the same for every model and every run, whatever its seed
 SUFFIX = "_eval"
+SHOWN_COLUMNS = ("id", "prompt", "answer", "domain", "task", "language")
 
 
 def run(context: StageContext) -> Outcome:
@@ -53,6 +63,12 @@ def run(context: StageContext) -> Outcome:
     samples = _samples(rows, results, stage.save_samples)
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     write_aside(context.workdir / SAMPLES_FILE, text)
+    answers = [name_of(r) for r in measured if getattr(r, "like", name_of(r)) in ANSWER_REWARDS]
+    text = "".join(
+        json.dumps(sample, ensure_ascii=False) + "\n"
+        for sample in first_wrong(rows, results, answers, stage.save_samples)
+    )
+    write_aside(context.workdir / WRONG_FILE, text)
     metrics = {
         f"{name}/{metric}": value["mean"]
         for name, decoding in evaluation["decodings"].items()
@@ -190,15 +206,35 @@ def _samples(rows: Sequence[Row], results: dict[str, list[Row]], count: int) -> 
             if place not in chosen or place in done:
                 continue
             done.add(place)
-            row = rows[place]
-            shown = ("id", "prompt", "answer", "domain", "task", "language")
-            yield {
-                **{column: row.get(column) for column in shown},
-                "decoding": name,
-                "completion": record["completion"],
-                "length": record["length"],
-                "rewards": record["rewards"],
-            }
+            yield _sample(rows[place], name, record)
+
+
+def first_wrong(
+    rows: Sequence[Row], results: dict[str, list[Row]], answers: Sequence[str], count: int
+) -> Iterable[Row]:
+    """Yield the first `count` wrong answers per task and decoding, in the order of the test set.
+
+    Wrong is what one of the rewards named in `answers` gives less than 1.
+    """
+    for name, records in results.items():
+        found: dict[Any, int] = defaultdict(int)
+        for record in records:
+            row = rows[record["row"]]
+            values = [record["rewards"].get(answer) for answer in answers]
+            if any(value is not None and value < 1 for value in values):
+                found[row.get("task")] += 1
+                if found[row.get("task")] <= count:
+                    yield _sample(row, name, record)
+
+
+def _sample(row: Row, decoding: str, record: Row) -> Row:
+    return {
+        **{column: row.get(column) for column in SHOWN_COLUMNS},
+        "decoding": decoding,
+        "completion": record["completion"],
+        "length": record["length"],
+        "rewards": record["rewards"],
+    }
 
 
 def _with_id(row: Row) -> Row:

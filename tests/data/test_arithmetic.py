@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1pipe.data import arithmetic
+from r1pipe.data import arithmetic, beyond
 from r1pipe.data.arithmetic import LIMIT, TASKS, Problem
 
 OPERANDS = st.integers(0, LIMIT - 1)
@@ -98,6 +98,36 @@ def test_a_thousand_distinct_test_problems_for_each_task() -> None:
     assert {row["language"] for row in rows} == set(arithmetic.LANGUAGES)
     trivial = [p for p in arithmetic.multiplications("test") if min(p.left, p.right) < 2]
     assert len(trivial) < 0.1 * len(arithmetic.multiplications("test"))
+
+
+def test_ten_thousand_held_out_rows_no_two_alike() -> None:
+    counts = {"add": 2659, "sub": 2659, "mul": 2024, "div": 2658}
+    rows = list(arithmetic.rows("test", 0, per_task=counts))
+    assert len(rows) == len({row["prompt"] for row in rows}) == 10_000
+    assert {task: sum(row["task"] == task for row in rows) for task in TASKS} == counts
+    products = {row["id"].split("|")[0] for row in rows if row["task"] == "mul"}
+    assert len(products) == 510  # neither order nor language makes a multiplication another one
+    with pytest.raises(ValueError, match="expected add, sub, mul, div; received pow"):
+        next(arithmetic.rows("test", 0, per_task={"pow": 3}))
+
+
+@given(st.integers(0, 10**6), st.sampled_from(TASKS))
+def test_problems_beyond_the_range_are_four_digits_long_somewhere(seed: int, task: str) -> None:
+    problem = beyond.draw_problem(task, random.Random(seed))
+    numbers = [problem.left, problem.right, *map(int, problem.answer.split("r"))]
+    assert problem.answer == expected_answer(problem)
+    assert 999 < max(numbers) <= 9999 and min(numbers) >= 0
+
+
+def test_rows_beyond_the_range_are_named_apart_and_only_tested_on() -> None:
+    rows = list(beyond.rows("test", 0, per_task=50))
+    assert len({row["prompt"] for row in rows}) == 200
+    assert {row["domain"] for row in rows} == {"out_of_range"}
+    assert not {row["task"] for row in rows} & set(TASKS)
+    assert all(arithmetic.parse_problem(row["prompt"]) for row in rows)
+    assert rows == list(beyond.rows("test", 0, per_task=50))
+    with pytest.raises(ValueError, match="test"):
+        next(beyond.rows("train", 0, 10))
 
 
 def test_rows_depend_on_the_seed_alone() -> None:

@@ -179,3 +179,19 @@ def test_flat_keeps_lists_and_empty_mappings() -> None:
 def test_intervals_below_zero_are_joined_by_a_word() -> None:
     assert interval(Estimate(0.5, 0.4, 0.6, 9)) == "40.0–60.0"
     assert interval(Estimate(0.0, -0.1, 0.1, 9)) == "−10.0 to 10.0"
+
+
+def test_wrong_answers_and_further_domains_are_shown(tmp_path: Path) -> None:
+    run_dir = write_fake_run(tmp_path / "run", per_task=50, chain=PAIR)
+    folder = run_dir / "r1_zero_eval"
+    row = {"id": "x", "prompt": "compute 7+8\n", "answer": "15", "domain": "reasoning"}
+    said = {"task": "add", "decoding": "greedy", "completion": "<b>fourteen</b>", "rewards": {}}
+    (folder / "wrong.jsonl").write_text(json.dumps({**row, **said}) + "\n", encoding="utf-8")
+    path = folder / "evaluation.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    beyond = {"accuracy": {"mean": 0.123, "low": 0.1, "high": 0.15, "n": 500}}
+    scores["decodings"]["greedy"]["domains"]["out_of_range"] = beyond
+    path.write_text(json.dumps(scores), encoding="utf-8")
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "First wrong answers" in page and ">fourteen</span>&lt;/b&gt;" in page
+    assert "out of range" in page and "12.3" in page

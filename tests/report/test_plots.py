@@ -22,6 +22,18 @@ def test_a_grpo_stage_has_its_curves(full_run: Path) -> None:
     assert labels == ["accuracy", "format", "language"]
 
 
+def test_tasks_logged_apart_get_a_panel_each_measure(full_run: Path) -> None:
+    stage = collect(full_run).stage("r1_zero")
+    assert stage is not None
+    for row in stage.history:
+        row.update({"tasks/div/accuracy": 0.1, "tasks/add/accuracy": 0.9, "tasks/div/length": 70.0})
+        row["tasks/add/length"] = 30.0
+    found = {panel.title.split(" by task")[0]: panel for panel in panels(stage)}
+    assert [curve.label for curve in found["answers right"].curves] == ["+", "÷"]
+    assert found["completion length"].curves[1].values[0] == 70.0
+    assert len(draw_panels(stage)) == len(panels(stage))
+
+
 def test_a_stage_that_logged_nothing_has_no_curves(full_run: Path) -> None:
     stage = collect(full_run).stage("cold_start_data")
     assert stage is not None and draw_panels(stage) == []

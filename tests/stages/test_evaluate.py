@@ -62,6 +62,24 @@ def test_figures_are_those_of_the_samples(tmp_path, model):
         assert sum(part["length"]["n"] for part in decoding["tasks"].values()) == 32
 
 
+def test_the_first_wrong_answers_of_each_task_are_kept_in_order() -> None:
+    rows = [{"id": str(i), "task": "add" if i < 4 else "div"} for i in range(8)]
+    right = {"accuracy": 1.0, "format": 0.0}
+    wrong, unjudged = {"accuracy": 0.0, "format": 1.0}, {"accuracy": None, "format": 0.0}
+    given = [wrong, right, wrong, wrong, unjudged, right, wrong, right]
+    records = [
+        {"row": i, "completion": "", "length": 1, "rewards": rewards}
+        for i, rewards in enumerate(given)
+    ]
+    found = evaluate.first_wrong(rows, {"greedy": records, "t1": records[:1]}, ["accuracy"], 2)
+    assert [(s["decoding"], s["id"]) for s in found] == [
+        ("greedy", "0"),
+        ("greedy", "2"),
+        ("greedy", "6"),
+        ("t1", "0"),
+    ]
+
+
 def test_a_reward_counts_where_it_applies(tmp_path, model):
     stage = eval_stage(model, rewards={"english_only": {"weight": 1.0}}, save_samples=1000)
     _, evaluation, samples = run(tmp_path, stage)
