@@ -2,7 +2,7 @@
 
 import os
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,3 +39,16 @@ def choose(tensor: torch.Tensor) -> Backend:
         return "reference"
     major, _ = _capability(tensor.device.index or 0)
     return "gluon" if major == 9 else "triton"
+
+
+def run(operator: Any, *args: Any) -> Any:
+    """Call an operator that writes to none of its inputs, past torch's dispatcher where it may.
+
+    The dispatcher takes tens of microseconds of the host a call, and small layers have nothing to
+    hide them behind. Compilers, fake tensors and modes (FLOP counters, selective checkpointing)
+    need it.
+    """
+    plain = type(args[0]) in (torch.Tensor, torch.nn.Parameter)
+    if torch.compiler.is_compiling() or not plain or torch._C._len_torch_dispatch_stack():
+        return operator(*args)
+    return getattr(operator, "_init_fn", operator)(*args)

@@ -5,7 +5,9 @@ counted in blocks of 128, rounded up.
 
     activation   codes [M, K]   scales [KB, M]   1 x 128 blocks: row m, columns 128 kb ...
     transposed   codes [K, M]   scales [MB, K]   1 x 128 blocks of the transposed matrix
+    by group     codes [K, max_columns]  scales [max_blocks, K]  transposed, tokens in E groups
     weight       codes [N, K]   scales [NB, KB]  128 x 128 blocks, as in published checkpoints
+    experts      codes [E, N, K]  scales [E, NB, KB]
 
 Scales multiply: value = code * scale. Activation scales lie block-major, so the 64 rows a tile
 needs are neighbours and one bulk copy brings them.
@@ -36,10 +38,27 @@ def empty_codes(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     return like.new_empty_strided((rows, columns), (stride, 1), dtype=E4M3)
 
 
+def empty_experts(experts: int, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    """Uninitialised E4M3 [experts, rows, columns], rows as in `empty_codes`, without gaps."""
+    stride = max(_padded(columns, 16), 16)
+    strides = (rows * stride, stride, 1)
+    return like.new_empty_strided((experts, rows, columns), strides, dtype=E4M3)
+
+
 def empty_scales(blocks_: int, size: int, like: torch.Tensor) -> torch.Tensor:
     """Uninitialised fp32 [blocks, size]; rows start at multiples of 16 bytes."""
     stride = max(_padded(size, 4), 4)
     return like.new_empty_strided((blocks_, size), (stride, 1), dtype=torch.float32)
+
+
+def max_blocks(tokens: int, groups: int) -> int:
+    """Blocks of 128 tokens that `groups` groups fill at most, each rounded up on its own."""
+    return tokens // 128 + groups
+
+
+def max_columns(tokens: int, groups: int) -> int:
+    """Columns that `tokens` in `groups` groups take at most."""
+    return (tokens + 15 * groups) // 16 * 16
 
 
 def require(condition: bool, message: str) -> None:

@@ -53,9 +53,22 @@ def test_strided_and_half_precision_inputs():
 
 
 def test_silu_mul():
-    x = torch.randn(20, 260)
-    for got, want in zip(kernels.silu_mul_quantise(x), reference.silu_mul_quantise(x), strict=True):
+    gate, up = torch.randn(20, 260).chunk(2, 1)
+    dh = torch.randn(20, 130)
+    for got, want in zip(
+        (*kernels.silu_mul_quantise(gate, up), *kernels.silu_mul_backward_quantise(dh, gate, up)),
+        (
+            *reference.silu_mul_quantise(gate, up),
+            *reference.silu_mul_backward_quantise(dh, gate, up),
+        ),
+        strict=True,
+    ):
         assert torch.allclose(got.float(), want.float(), rtol=2**-3, atol=2**-9)
+
+
+def test_weights_of_experts():
+    w = torch.stack([matrix(130, 70), matrix(130, 70) * 3])
+    same(kernels.quantise_weights(w), reference.quantise_weights(w))
 
 
 def test_dequantise():
@@ -82,3 +95,4 @@ def test_grouped_quantiser():
     x = matrix(275, 70)
     got, want = grouped.quantise_columns(x, offsets), grouped_reference.quantise_columns(x, offsets)
     same(got, want)
+    same(grouped.quantise_both(x, offsets), grouped_reference.quantise_both(x, offsets))

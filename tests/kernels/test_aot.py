@@ -15,6 +15,7 @@ from r1pipe_kernels.formats import E4M3
 from r1pipe_kernels.gemm import gluon_sm90, launch, tiles
 from r1pipe_kernels.grouped import gluon_sm90 as grouped
 from r1pipe_kernels.quantise import gluon_nvidia as quantise
+from r1pipe_kernels.quantise import triton_impl as twins
 from r1pipe_kernels.testing import aot
 
 pytestmark = pytest.mark.slow
@@ -92,9 +93,11 @@ def test_grouped_forward(tile):
     gate(compile_grouped(tile), 4 * tile.strips)
 
 
-@pytest.mark.parametrize("add", [False, True])
-def test_grouped_weight_gradient(add):
-    a, b, c = codes(N, M), codes(K, M), torch.empty(E, N, K)
+@pytest.mark.parametrize(
+    ("dtype", "add"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)]
+)
+def test_grouped_weight_gradient(dtype, add):
+    a, b, c = codes(N, M), codes(K, M), torch.empty(E, N, K, dtype=dtype)
     scales = [torch.empty(M // 128 + E, size) for size in (N, K)]
     kernel = grouped.reduce_kernel.warmup(
         launch.descriptor(a, [64, 128]), launch.descriptor(b, [128, 128]),
@@ -106,24 +109,56 @@ def test_grouped_weight_gradient(add):
     gate(aot.resources(kernel), 24, stack=16)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "silu"),
-    [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)],
-)
-def test_both_layouts_keep_their_tile_in_registers(dtype, silu):
-    x = torch.empty(M, K, dtype=dtype)
+def compile_tile(dtype, mode, groups):
+    """As `columns` launches it; strides are those of whole matrices."""
+    x, n = torch.empty(M, K, dtype=dtype), 2 * K if mode == quantise.SILU_BACKWARD else K
     kernel = quantise.tile_kernel.warmup(
-        x, codes(M, K), torch.empty(16, M), codes(K, M), torch.empty(32, K), M, K, K, K, M, M, K,
-        ROW=True, SILU=silu, POWER_OF_TWO=False, num_warps=8, maxnreg=128, grid=(32, 16),
+        x, x, x, codes(M, n), torch.empty(n // 128, M), codes(n, M), torch.empty(32 + groups, n),
+        torch.empty(groups + 1, dtype=torch.int32), M, K, groups, M, K, K, K, n, M, M, n,
+        ROW=True, MODE=mode, GROUPS=groups, POWER_OF_TWO=False,
+        num_warps=16 if mode or groups else 8, maxnreg=128, grid=(32 + groups, n // 128),
     )  # fmt: skip
-    found = aot.resources(kernel)
-    assert found.stack == 0 and found.count["LDL"] == 0
+    return aot.resources(kernel)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("mode", [quantise.PLAIN, quantise.SILU, quantise.SILU_BACKWARD])
+@pytest.mark.parametrize("groups", [0, 256])
+def test_both_layouts_keep_their_tile_in_registers(dtype, mode, groups):
+    found = compile_tile(dtype, mode, groups)
+    # Finding a block among the groups leaves a few words on the stack, outside the tile.
+    assert found.stack <= (16 if groups else 0)
+    assert found.count["LDL"] <= (8 if groups else 0)
 
 
 def test_weights_keep_their_tile_in_registers():
     kernel = quantise.weight_kernel.warmup(
-        torch.empty(N, K), codes(N, K), torch.empty(56, 16), codes(K, N), torch.empty(16, 56),
-        N, K, K, K, N, 56, 16, POWER_OF_TWO=False, num_warps=8, maxnreg=128, grid=(56, 16),
+        torch.empty(E, N, K), codes(N, K), torch.empty(56, 16), codes(K, N), torch.empty(16, 56),
+        N, K, N * K, K, N * K, K, N * K, N, 56, 16, POWER_OF_TWO=False, num_warps=8, maxnreg=128,
+        grid=(56, 16, E),
     )  # fmt: skip
     found = aot.resources(kernel)
     assert found.stack == 0 and found.count["LDL"] == 0
+
+
+def test_triton_twins_compile_without_spills():
+    x, out, scales = torch.empty(M, K, dtype=torch.bfloat16), codes(M, K), torch.empty(16, M)
+    wide, w = torch.empty(M, 2 * K), torch.empty(E, M, K)
+    compiled = [
+        twins.rows_kernel.warmup(
+            x, x, out, scales, M, K, K, 1, K, 1, K, M, ROWS=32, SILU=silu, POWER_OF_TWO=False,
+            grid=(1,),
+        )
+        for silu in (False, True)
+    ]  # fmt: skip
+    compiled += [
+        twins.silu_mul_kernel.warmup(x, x, wide, M, K, K, K, 1, 1, ROWS=32, grid=(1,)),
+        twins.silu_mul_backward_kernel.warmup(
+            x, x, x, wide, M, K, K, K, K, 1, 1, 1, ROWS=32, grid=(1,)
+        ),
+        twins.weight_kernel.warmup(
+            w, out, torch.empty(E, 32, 16), M, K, M * K, K, 1, M * K, K, 32, 16, False,
+            num_warps=8, grid=(1,),
+        ),
+    ]  # fmt: skip
+    assert all(aot.resources(kernel).stack == 0 for kernel in compiled)

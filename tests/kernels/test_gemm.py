@@ -1,10 +1,12 @@
 """The block-scaled product against the exact product of the dequantised operands."""
 
+import itertools
+
 import pytest
 import torch
 
 from r1pipe_kernels.formats import E4M3, empty_codes
-from r1pipe_kernels.gemm import ops, reference, tiles
+from r1pipe_kernels.gemm import ops, reference, table, tiles
 from r1pipe_kernels.quantise import ops as quantise
 
 SHAPES = pytest.mark.parametrize("shape", [(1, 128, 128), (70, 200, 300), (5, 576, 260)])
@@ -143,3 +145,31 @@ def test_chosen_tiles_fit_shared_memory(m, vector):
     for n, k in [(2112, 7168), (24576, 1536), (128, 128)]:
         tile = tiles.choose_tile(m, n, k, vector, 132)
         assert tile.shared_bytes(vector, 2) <= tiles.SHARED_BYTES
+
+
+def test_the_table_holds_measured_classes_and_the_rule_the_rest():
+    for processors, entries in table.TABLES.items():
+        for (rows, columns, depth, vector), entry in entries.items():
+            assert (rows, columns, depth) in CLASSES and isinstance(vector, bool)
+            tile = tiles.Tile(*entry)
+            assert tile.shared_bytes(vector, 0 if vector else 2) <= tiles.SHARED_BYTES
+        assert tiles.choose_tile(4096, 7168, 2048, False, processors) == tiles.Tile(
+            *entries["many", "few", "deep", False]
+        )
+    # No table for such a card: the rule.
+    assert tiles.choose_tile(64, 2112, 7168, False, 7) == tiles.analytic(64, 2112, 7)
+
+
+CLASSES = list(itertools.product(("one", "two", "many"), ("few", "many"), ("shallow", "deep")))
+
+
+def test_every_class_of_shapes_has_candidates_that_fit():
+    seen = set()
+    for m, n, k in itertools.product((1, 100, 4096), (2112, 24576), (1536, 7168)):
+        seen.add(tiles.shape_class(m, n, k, False, 132)[:3])
+        for vector in (False, True):
+            found = tiles.candidates(m, vector, 2)
+            assert tiles.choose_tile(m, n, k, vector, 132).strips in {t.strips for t in found}
+            assert all(t.shared_bytes(vector, 2) <= tiles.SHARED_BYTES for t in found)
+            assert all(t.strips * 64 < m + 64 for t in found)
+    assert seen == set(CLASSES)

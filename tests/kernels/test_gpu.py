@@ -61,9 +61,9 @@ def test_quantisers_take_strides():
 
 
 def test_silu_mul_quantise():
-    x = torch.randn(300, 1024, dtype=BF16, device="cuda")
-    codes, scales, _, _ = quantise.silu_mul_quantise(x)
-    want = reference.silu_mul(x)
+    gate, up = torch.randn(300, 1024, dtype=BF16, device="cuda").chunk(2, 1)
+    codes, scales, _, _ = quantise.silu_mul_quantise(gate, up)
+    want = reference.silu_mul(gate, up)
     got = reference.dequantise(codes, scales.t(), (1, 128))
     assert float((got - want).norm() / want.norm()) < 0.03
 
@@ -184,6 +184,70 @@ def test_grouped_reduce(counts):
     grouped.grouped_gemm_reduce_into(main, *a, *b, offsets)
     want = grouped_reference.gemm_reduce(*a, *b, offsets).double() + 1
     assert error(main, want) <= LIMIT[F32]
+
+
+def pair(rows, features):
+    return torch.randn(rows, 2 * features, device="cuda", dtype=BF16).chunk(2, 1)
+
+
+def near_codes(got, want):
+    """Codes and scales of values that differ in the last bits of an exponential."""
+    for g, w in zip(got, want, strict=True):
+        assert g.shape == w.shape and g.stride() == w.stride()
+        is_scale = g.dtype == F32
+        g, w = g.float().cpu(), w.float().cpu()
+        if is_scale:
+            assert torch.allclose(g, w, rtol=1e-5, atol=0)
+        elif g.numel():
+            # One step of E4M3 where a value lies at the border of two codes.
+            assert ((g - w).abs() <= w.abs() / 4 + 2**-8).all()
+            assert (g != w).float().mean() < 2e-3
+
+
+@pytest.mark.parametrize("shape", [(1, 128), (130, 256), (1000, 1536), (33, 96)])
+def test_silu_mul_forward_and_backward(shape):
+    gate, up = pair(*shape)
+    dh = torch.randn(*shape, device="cuda", dtype=BF16)
+    host = [t.cpu() for t in (dh, gate, up)]
+    near_codes(quantise.silu_mul_quantise(gate, up), reference.silu_mul_quantise(*host[1:]))
+    near_codes(
+        quantise.silu_mul_quantise_rows(gate, up), reference.silu_mul_quantise_rows(*host[1:])
+    )
+    near_codes(
+        quantise.silu_mul_backward_quantise(dh, gate, up),
+        reference.silu_mul_backward_quantise(*host),
+    )
+
+
+@pytest.mark.parametrize("shape", [(3, 200, 300), (1, 128, 128), (8, 2048, 7168), (5, 1, 7)])
+@pytest.mark.parametrize("dtype", [BF16, F32])
+def test_weights_of_experts(shape, dtype):
+    w = torch.randn(*shape, device="cuda", dtype=dtype)
+    same(quantise.quantise_weights(w), reference.quantise_weights(w.cpu()))
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("features", [264, 256])
+def test_grouped_quantisers(counts, features):
+    offsets = torch.tensor([0, *counts]).cumsum(0).int()
+    there, tokens = offsets.cuda(), sum(counts)
+    x = matrix(max(tokens, 1), features)[:tokens]
+    # Rows of a matrix that ends with the last group: poison behind it would show.
+    same(
+        grouped.quantise_both(x, there), grouped_reference.quantise_both(x.cpu(), offsets)
+    )  # fmt: skip
+    gate, up = pair(max(tokens, 1), features)
+    gate, up = gate[:tokens], up[:tokens]
+    dh = torch.randn(tokens, features, device="cuda", dtype=BF16)
+    host = [t.cpu() for t in (dh, gate, up)]
+    near_codes(
+        grouped.silu_mul_quantise(gate, up, there),
+        grouped_reference.silu_mul_quantise(*host[1:], offsets),
+    )
+    near_codes(
+        grouped.silu_mul_backward_quantise(dh, gate, up, there),
+        grouped_reference.silu_mul_backward_quantise(*host, offsets),
+    )
 
 
 def test_replays_in_a_cuda_graph():

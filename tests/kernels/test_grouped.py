@@ -57,3 +57,33 @@ def test_wrong_offsets_are_refused_by_name():
     b, b_s = experts(2, 128, 128)
     with pytest.raises(ValueError, match=r"grouped_gemm: offsets must be int32 \[3\]"):
         ops.grouped_gemm(a, a_s, b, b_s, torch.tensor([0, 2, 4]), torch.float32)
+
+
+def test_operators_are_traceable():
+    offsets = offsets_of([5, 0, 28])
+    x = torch.randn(33, 70)
+    codes = ops.quantise_columns(x, offsets)
+    rows, experts_ = quantise.quantise_rows(x), quantise.quantise_weights(torch.randn(3, 40, 70))
+    for operator, inputs in (
+        (ops.quantise_columns, (x, offsets)),
+        (ops.quantise_both, (x, offsets)),
+        (ops.silu_mul_quantise, (x, x, offsets)),
+        (ops.silu_mul_backward_quantise, (x, x, x, offsets)),
+        (ops.grouped_gemm, (*rows, *experts_[:2], offsets, torch.float32)),
+        (ops.grouped_gemm_reduce, (*codes, *codes, offsets, torch.float32)),
+    ):
+        # Its other checks multiply the inputs by a number, which torch cannot do with codes.
+        coded = inputs[0].dtype == E4M3
+        checks = "test_faketensor" if coded else ("test_schema", "test_faketensor")
+        torch.library.opcheck(operator, inputs, test_utils=checks)
+
+
+@COUNTS
+def test_weight_gradients_written_equal_those_added_to_zeros(counts):
+    offsets = offsets_of(counts)
+    dy, x = torch.randn(sum(counts), 48), torch.randn(sum(counts), 80)
+    _, _, a, a_s = ops.quantise_both(dy, offsets)
+    b = ops.quantise_columns(x, offsets)
+    out = torch.zeros(len(counts), 48, 80)
+    ops.grouped_gemm_reduce_into(out, a, a_s, *b, offsets)
+    assert torch.equal(ops.grouped_gemm_reduce(a, a_s, *b, offsets, torch.float32), out)

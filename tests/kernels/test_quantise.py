@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1pipe_kernels.formats import AMAX_FLOOR, E4M3, blocks
@@ -17,6 +17,7 @@ def restored(codes, scales):
 
 
 @POWERS
+@settings(deadline=None)
 @given(rows=st.integers(1, 9), columns=st.integers(1, 300), seed=st.integers(0, 2**31))
 def test_every_element_comes_back_within_half_a_step(power_of_two, rows, columns, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -117,10 +118,9 @@ def test_rows_of_codes_start_at_multiples_of_16_bytes():
 
 
 def test_silu_mul_quantise_equals_its_parts():
-    gate_up = torch.randn(20, 260).bfloat16()
-    got = ops.silu_mul_quantise(gate_up)
-    gate, up = gate_up.float().chunk(2, -1)
-    y = torch.nn.functional.silu(gate) * up
+    gate, up = torch.randn(20, 260).bfloat16().chunk(2, -1)
+    got = ops.silu_mul_quantise(gate, up)
+    y = torch.nn.functional.silu(gate.float()) * up.float()
     back = restored(got[0], got[1])
     assert torch.allclose(back, y, atol=2e-3, rtol=2**-4 + 1e-5)
 
@@ -151,11 +151,63 @@ def test_what_is_no_matrix_of_floats_is_refused_by_name():
         ops.quantise_rows(torch.randn(3))
     with pytest.raises(ValueError, match="quantise_weight: expected bf16, fp16 or fp32"):
         ops.quantise_weight(torch.ones(4, 4, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"quantise_weights: expected \[E, N, K\]"):
+        ops.quantise_weights(torch.ones(4, 4))
+    with pytest.raises(ValueError, match=r"gate is \(4, 4\), up \(4, 2\)"):
+        ops.silu_mul_quantise(torch.ones(4, 4), torch.ones(4, 2))
 
 
-@pytest.mark.parametrize("operator", [ops.quantise_rows, ops.quantise_both, ops.quantise_weight])
-def test_operators_are_traceable(operator):
-    torch.library.opcheck(operator, (torch.randn(33, 70),))
+def test_gradients_of_silu_mul_are_those_of_autograd():
+    dh, gate, up = (torch.randn(20, 130) for _ in range(3))
+    gate.requires_grad_()
+    up.requires_grad_()
+    y = torch.nn.functional.silu(gate) * up
+    want = torch.cat(torch.autograd.grad(y, (gate, up), dh), 1)
+    got = reference.silu_mul_backward(dh, gate.detach(), up.detach())
+    assert torch.allclose(got, want, atol=1e-6, rtol=1e-5)
+    codes = ops.silu_mul_backward_quantise(dh, gate.detach(), up.detach())
+    for a, b in zip(codes, ops.quantise_both(got), strict=True):
+        assert torch.equal(a.float(), b.float())
+    rows = ops.silu_mul_quantise_rows(gate.detach(), up.detach())
+    for a, b in zip(rows, ops.silu_mul_quantise(gate.detach(), up.detach())[:2], strict=True):
+        assert torch.equal(a.float(), b.float())
+
+
+@pytest.mark.parametrize("value", [-1e4, -100.0, 100.0, 1e4])
+def test_saturated_gates_have_finite_gradients(value):
+    x = torch.full((1, 8), value)
+    assert reference.silu_mul(x, torch.ones(1, 8)).isfinite().all()
+    got = reference.silu_mul_backward(torch.ones(1, 8), x, torch.ones(1, 8))
+    assert got.isfinite().all() and (got[:, :8] == float(value > 0)).all()
+
+
+def test_weights_of_experts_are_quantised_one_by_one():
+    w = torch.randn(3, 130, 200)
+    got = ops.quantise_weights(w)
+    assert got[0].stride(0) == 130 * got[0].stride(1) and got[0].stride(1) % 16 == 0
+    for e in range(3):
+        for a, b in zip(got, ops.quantise_weight(w[e]), strict=True):
+            assert torch.equal(a[e].float(), b.float())
+
+
+PAIR = (torch.randn(33, 70), torch.randn(33, 70))
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs"),
+    [
+        (ops.quantise_rows, PAIR[:1]),
+        (ops.quantise_columns, PAIR[:1]),
+        (ops.quantise_both, PAIR[:1]),
+        (ops.quantise_weight, PAIR[:1]),
+        (ops.quantise_weights, (torch.randn(2, 33, 70),)),
+        (ops.silu_mul_quantise, PAIR),
+        (ops.silu_mul_quantise_rows, PAIR),
+        (ops.silu_mul_backward_quantise, (PAIR[0], *PAIR)),
+    ],
+)
+def test_operators_are_traceable(operator, inputs):
+    torch.library.opcheck(operator, inputs)
 
 
 def test_empty_inputs_give_empty_outputs():

@@ -1,4 +1,4 @@
-"""`python -m r1pipe_kernels.bench [gemm wgrad small grouped quantise]`: measure on this GPU.
+"""`python -m r1pipe_kernels.bench [gemm wgrad small grouped quantise tiles]`: measure on this GPU.
 
 Prints Markdown tables; `--json PATH` writes the numbers. Every provider's result is compared with
 the exact product of the dequantised operands before it is timed.
@@ -16,7 +16,7 @@ from r1pipe_kernels.gemm import launch, reference
 from r1pipe_kernels.gemm.tiles import Tile, choose_tile
 from r1pipe_kernels.quantise import ops as q
 
-from . import grouped, peers
+from . import grouped, peers, tiles
 from .timing import Call, Time, copy_bandwidth, measure
 
 # M, N, K of DeepSeek-V3's linear layers at 4096 tokens, and one larger.
@@ -140,7 +140,11 @@ def quantisers() -> None:
         "rows": (q.quantise_rows, x, 3 + scale),
         "columns": (q.quantise_columns, x, 3 + scale),
         "both from one read": (q.quantise_both, x, 4 + 2 * scale),
-        "silu * mul, both": (q.silu_mul_quantise, x, (4 + 2 + 2 * scale) / 2),
+        "silu * mul, both": (
+            lambda t: q.silu_mul_quantise(*t.chunk(2, 1)),
+            x,
+            (4 + 2 + 2 * scale) / 2,
+        ),
         "weight, both": (q.quantise_weight, w, 4.0),
     }
     table = {n: [lambda f=f, t=t: f(t) for t in ts] for n, (f, ts, _) in cases.items()}
@@ -191,6 +195,8 @@ def main() -> None:
         grouped.main(provide)
     if "quantise" in options.what:
         quantisers()
+    if "tiles" in options.what:
+        tiles.main(operands)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from r1pipe_kernels.formats import blocks
+from r1pipe_kernels.quantise import ops as quantise
 
 Forward = Callable[..., Callable[[], torch.Tensor]]
 
@@ -175,10 +176,61 @@ def deep_gemm_grouped(a, a_s, b, b_s, offsets):
     return call
 
 
+def deep_gemm_k_grouped(dy, x, offsets, out):
+    """Weight gradients of experts, added to `out` [E, M, N]; tokens padded to 128 beforehand.
+
+    Each group's codes lie as a matrix of their own, one after the other.
+    """
+    module = deep_gemm()
+
+    def operand(tensor):
+        codes, scales = [], []
+        for start, end in itertools.pairwise(offsets.tolist()):
+            rows = tensor[start:end]
+            padded = F.pad(rows.float(), (0, 0, 0, blocks(end - start) * 128 - (end - start)))
+            if end > start:
+                part, scale = quantise.quantise_columns(padded.to(tensor.dtype))
+                codes.append(part.contiguous().view(torch.uint8).flatten())
+                scales.append(scale)
+        return torch.cat(codes).view(torch.float8_e4m3fn), torch.cat(scales).t()
+
+    left, right = operand(dy), operand(x)
+    counts = [blocks(end - start) * 128 for start, end in itertools.pairwise(offsets.tolist())]
+    on_card = torch.tensor(counts, dtype=torch.int32, device=x.device)
+
+    def call():
+        module.k_grouped_fp8_gemm_nt_contiguous(left, right, out, counts, on_card, out)
+        return out
+
+    return call
+
+
+@cache
+def _torchao():
+    from torchao.prototype.blockwise_fp8_training import kernels
+
+    return kernels
+
+
+def torchao(a, a_s, b, b_s):
+    run = _torchao().triton_fp8_gemm_1x128_128x128
+    return lambda: run(a, b.t(), a_s.t(), b_s.t(), out_dtype=torch.bfloat16)
+
+
+def torchao_rows(a, a_s, b, b_s):
+    run = _torchao().triton_fp8_gemm_1x128_128x1
+    return lambda: run(a, b.t(), a_s.t(), b_s, out_dtype=torch.float32)
+
+
 FORWARD: dict[str, Forward] = {
     "cuBLASLt": cublaslt,
     "DeepGEMM": deep_gemm_forward,
     "vLLM CUTLASS": vllm_cutlass,
     "vLLM Triton": vllm_triton,
+    "torchao": torchao,
 }
-REDUCE: dict[str, Forward] = {"cuBLASLt": cublaslt_rows, "DeepGEMM": deep_gemm_rows}
+REDUCE: dict[str, Forward] = {
+    "cuBLASLt": cublaslt_rows,
+    "DeepGEMM": deep_gemm_rows,
+    "torchao": torchao_rows,
+}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
+from .table import TABLES, Class
+
 STRIP = 64
 BK = 128
 SHARED_BYTES = 232448  # what one CTA of sm_90 may use
@@ -74,18 +76,51 @@ def _last(rows: Rows, num_n: int, processors: int) -> float:
     return max(behind, ahead + each * COST[2] if extra else 0.0)
 
 
+DEEP = 2048
+"""Inputs from which the epilogue of a tile stops to show beside its products."""
+
+
+def shape_class(m: int, n: int, k: int, vector: bool, processors: int) -> Class:
+    """The row of `table.TABLES` that a product of m x n x k belongs to."""
+    rows = {1: "one", 2: "two"}.get(ceil(m / STRIP), "many")
+    columns = "few" if ceil(n / 128) < processors else "many"
+    return rows, columns, "deep" if k >= DEEP else "shallow", vector
+
+
 @cache
 def choose_tile(m: int, n: int, k: int, vector: bool, processors: int) -> Tile:
     """The tile for a product of m x n x k; `vector` when B has one scale a row.
 
-    Few rows: narrow columns while whole ones would leave processors without a tile, and stages for
-    the rest of shared memory. Otherwise three strips.
+    Measured where there is a table for a card of so many processors, else `analytic`.
     """
+    measured = TABLES.get(processors, {})
+    entry = measured.get(shape_class(m, n, k, vector, processors))
+    return Tile(*entry) if entry else analytic(m, n, processors)
+
+
+def analytic(m: int, n: int, processors: int) -> Tile:
+    """Few rows: narrow columns while whole ones would leave processors without a tile, and stages
+    for the rest of shared memory. Otherwise three strips."""
     strips = ceil(m / STRIP)
+    narrow = ceil(n / 128) < processors
     if strips == 1:
-        narrow = ceil(n / 128) < processors
         return Tile(1, 64, 10) if narrow else Tile(1, 128, 7)
     if strips == 2:
-        narrow = ceil(n / 128) < processors
         return Tile(2, 64, 8) if narrow else Tile(2, 128, 5)
     return Tile(3, 128, 4)
+
+
+def candidates(m: int, vector: bool, out_bytes: int) -> list[Tile]:
+    """Tiles worth measuring for m rows: every height and width, as deep as fits and one less."""
+    found = []
+    for strips in range(1, min(ceil(m / STRIP), 3) + 1):
+        for columns in (64, 128):
+            fits = [
+                stages
+                for stages in range(2, 13)
+                if Tile(strips, columns, stages).shared_bytes(vector, out_bytes) <= SHARED_BYTES
+            ]
+            for stages in fits[-2:]:
+                for group in (8,) if strips < 3 else (4, 8, 16):
+                    found.append(Tile(strips, columns, stages, group))
+    return found

@@ -7,7 +7,7 @@ import itertools
 
 import torch
 
-from r1pipe_kernels.formats import blocks, empty_codes
+from r1pipe_kernels.formats import blocks, empty_codes, max_blocks, max_columns
 from r1pipe_kernels.gemm import reference as dense
 from r1pipe_kernels.quantise import reference as quantise
 
@@ -17,22 +17,12 @@ def bounds(offsets: torch.Tensor) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def max_blocks(tokens: int, groups: int) -> int:
-    """Blocks of 128 tokens that `groups` groups fill at most, each rounded up on its own."""
-    return tokens // 128 + groups
-
-
 def columns_of(offsets: torch.Tensor) -> list[int]:
     """First column of every group where groups start at multiples of 16 bytes."""
     starts = [0]
     for start, end in bounds(offsets):
         starts.append(starts[-1] + -(-(end - start) // 16) * 16)
     return starts[:-1]
-
-
-def max_columns(tokens: int, groups: int) -> int:
-    """Columns that `tokens` in `groups` groups take at most."""
-    return (tokens + 15 * groups) // 16 * 16
 
 
 def quantise_columns(
@@ -56,6 +46,26 @@ def quantise_columns(
     used = torch.cat(parts)
     out[: used.shape[0]] = used
     return codes, out
+
+
+def quantise_both(x: torch.Tensor, offsets: torch.Tensor, power_of_two: bool = False):
+    """Rows, which know no groups, then `quantise_columns`."""
+    return *quantise.quantise_rows(x, power_of_two), *quantise_columns(x, offsets, power_of_two)
+
+
+def silu_mul_quantise(
+    gate: torch.Tensor, up: torch.Tensor, offsets: torch.Tensor, power_of_two: bool = False
+):
+    """`quantise_both` of silu(gate) * up."""
+    return quantise_both(quantise.silu_mul(gate, up), offsets, power_of_two)
+
+
+def silu_mul_backward_quantise(
+    dh: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, offsets: torch.Tensor,
+    power_of_two: bool = False,
+):  # fmt: skip
+    """`quantise_both` of the gradients of gate and up, side by side."""
+    return quantise_both(quantise.silu_mul_backward(dh, gate, up), offsets, power_of_two)
 
 
 def gemm(

@@ -4,10 +4,9 @@ import torch
 import triton
 import triton.language as tl
 
-from r1pipe_kernels.formats import blocks, empty_codes
+from r1pipe_kernels.formats import blocks, empty_codes, max_blocks, max_columns
+from r1pipe_kernels.quantise import triton_impl as plain
 from r1pipe_kernels.quantise.triton_impl import encode, magnitude, scale_of
-
-from .reference import max_blocks, max_columns
 
 
 @triton.jit
@@ -73,3 +72,20 @@ def quantise_columns(x: torch.Tensor, offsets: torch.Tensor, power_of_two: bool 
             num_warps=8,
         )  # fmt: skip
     return codes, scales
+
+
+def quantise_both(x: torch.Tensor, offsets: torch.Tensor, power_of_two: bool = False):
+    return *plain.quantise_rows(x, power_of_two), *quantise_columns(x, offsets, power_of_two)
+
+
+def silu_mul_quantise(
+    gate: torch.Tensor, up: torch.Tensor, offsets: torch.Tensor, power_of_two: bool = False
+):
+    return quantise_both(plain.silu_mul(gate, up), offsets, power_of_two)
+
+
+def silu_mul_backward_quantise(
+    dh: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, offsets: torch.Tensor,
+    power_of_two: bool = False,
+):  # fmt: skip
+    return quantise_both(plain.silu_mul_backward(dh, gate, up), offsets, power_of_two)

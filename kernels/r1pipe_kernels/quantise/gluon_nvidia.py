@@ -10,7 +10,16 @@ import triton
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from r1pipe_kernels.formats import AMAX_FLOOR, E4M3_MAX, blocks, empty_codes, empty_scales
+from r1pipe_kernels.formats import (
+    AMAX_FLOOR,
+    E4M3_MAX,
+    blocks,
+    empty_codes,
+    empty_experts,
+    empty_scales,
+    max_blocks,
+    max_columns,
+)
 
 FLOOR = gl.constexpr(AMAX_FLOOR)
 MAX = gl.constexpr(E4M3_MAX)
@@ -41,28 +50,100 @@ def encode(x, inverse):
 
 
 @gluon.jit
+def add(a, b):
+    return a + b
+
+
+@gluon.jit
+def find_block(offsets, E, block, GROUPS: gl.constexpr, WARPS: gl.constexpr):
+    """Where a block of 128 tokens of one group lies: (first row, end of the group, first column of
+    codes, columns to write, blocks in all, columns in all).
+
+    The columns of a group start at a multiple of 16 and its blocks start anew; see
+    `grouped.reference.quantise_columns`.
+    """
+    flat: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
+    at = gl.arange(0, GROUPS, flat)
+    starts = gl.load(offsets + at, mask=at < E, other=0)
+    ends = gl.load(offsets + at + 1, mask=at < E, other=0)
+    counts = (ends - starts + 127) // 128
+    widths = (ends - starts + 15) // 16 * 16
+    upto = gl.associative_scan(counts, 0, add)
+    lasts = gl.associative_scan(widths, 0, add)
+    mine = (block >= upto - counts) & (block < upto) & (at < E)
+    inner = gl.sum(gl.where(mine, (block - upto + counts) * 128, 0), axis=0)
+    start = gl.sum(gl.where(mine, starts, 0), axis=0) + inner
+    end = gl.sum(gl.where(mine, ends, 0), axis=0)
+    first = gl.sum(gl.where(mine, lasts - widths, 0), axis=0) + inner
+    width = gl.sum(gl.where(mine, widths, 0), axis=0) - inner
+    return start, end, first, width, gl.sum(counts, axis=0), gl.sum(widths, axis=0)
+
+
+@gluon.jit
+def silu_gradient(x_ptr, up_ptr, dh_ptr, row, columns, mask, stride, up_stride, dh_stride, half):
+    """Gradient of silu(gate) * up: of gate with half 0, of up with half 1."""
+    gate = gl.load(x_ptr + row * stride + columns, mask=mask, other=0.0).to(gl.float32)
+    sigmoid = 1.0 / (1.0 + gl.exp(-gate))
+    up = gl.load(up_ptr + row * up_stride + columns, mask=mask & (half == 0), other=0.0)
+    weight = gl.where(half == 0, up.to(gl.float32) * (1.0 + gate * (1.0 - sigmoid)), gate)
+    dh = gl.load(dh_ptr + row * dh_stride + columns, mask=mask, other=0.0).to(gl.float32)
+    return dh * (sigmoid * weight)
+
+
+@gluon.jit
 def tile_kernel(
-    x_ptr, row_codes, row_scales, col_codes, col_scales,
-    M, K, stride_m, row_stride, row_scale_stride, col_stride, col_scale_stride,
-    ROW: gl.constexpr, SILU: gl.constexpr, POWER_OF_TWO: gl.constexpr, num_warps: gl.constexpr,
+    x_ptr, up_ptr, dh_ptr, row_codes, row_scales, col_codes, col_scales, offsets,
+    M, K, E, WIDTH, stride_m, up_stride, dh_stride,
+    row_stride, row_scale_stride, col_stride, col_scale_stride,
+    ROW: gl.constexpr, MODE: gl.constexpr, GROUPS: gl.constexpr, POWER_OF_TWO: gl.constexpr,
+    num_warps: gl.constexpr,
 ):  # fmt: skip
-    """One tile of 128 x 128 a CTA; num_warps = 8."""
+    """One tile of 128 x 128 of the result a CTA; num_warps = 8 or 16.
+
+    MODE 0: x. 1: silu(x) * up. 2: the gradients of both for dh, gate's K columns left of up's.
+    GROUPS (a power of two, or 0): rows lie in E groups whose blocks of columns start anew.
+    """
     # 16 neighbours of a row a thread: one 16-byte store of codes.
-    wide: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [8, 1], [1, 0])
-    # 16 neighbours of a column a thread, of 4 columns: they come as words from shared memory.
-    tall: gl.constexpr = gl.BlockedLayout([16, 4], [8, 4], [1, 8], [0, 1])
-    flat: gl.constexpr = gl.BlockedLayout([1], [32], [8], [0])
+    wide: gl.constexpr = gl.BlockedLayout([1, 16], [4, 8], [num_warps, 1], [1, 0])
+    # 16 neighbours of a column a thread, of 2 or 4 columns: words from shared memory.
+    tall: gl.constexpr = gl.BlockedLayout([16, 32 // num_warps], [8, 4], [1, num_warps], [0, 1])
+    flat: gl.constexpr = gl.BlockedLayout([1], [32], [num_warps], [0])
     mb = gl.program_id(0)
     kb = gl.program_id(1)
-    rows = mb * 128 + gl.arange(0, 128, gl.SliceLayout(1, wide))
-    columns = kb * 128 + gl.arange(0, 128, gl.SliceLayout(0, wide))
-    mask = (rows < M)[:, None] & (columns < K)[None, :]
-    pointers = x_ptr + rows.to(gl.int64)[:, None] * stride_m + columns[None, :]
-    x = gl.load(pointers, mask=mask, other=0.0)
-    if SILU:
-        gate = x.to(gl.float32)
-        up = gl.load(pointers + K, mask=mask, other=0.0).to(gl.float32)
-        x = gate / (1.0 + gl.exp(-gate)) * up
+    # Both gradients of a tile by neighbours: the second finds gate and dh in the cache.
+    half = kb % 2 if MODE == 2 else 0
+    source = kb // 2 if MODE == 2 else kb
+    # Where its columns are written; K is a multiple of 128 when there are two halves.
+    shift = half * K
+    kb = source + half * gl.cdiv(K, 128)
+    row_start = mb * 128
+    row_end = M
+    first = mb * 128
+    width = M - first
+    used = True
+    if GROUPS:
+        row_start, row_end, first, width, count, total = find_block(
+            offsets, E, mb, GROUPS, num_warps
+        )
+        used = mb < count
+        # Programs without a block clear what lies beyond the last group; their codes are 0.
+        spare = total + (mb - count) * 128
+        first = gl.multiple_of(gl.where(used, first, spare), 16)
+        width = gl.where(used, width, WIDTH - spare)
+    rows = row_start + gl.arange(0, 128, gl.SliceLayout(1, wide))
+    columns = source * 128 + gl.arange(0, 128, gl.SliceLayout(0, wide))
+    mask = (rows < row_end)[:, None] & (columns < K)[None, :]
+    row = rows.to(gl.int64)[:, None]
+    if MODE == 2:
+        x = silu_gradient(
+            x_ptr, up_ptr, dh_ptr, row, columns[None, :], mask, stride_m, up_stride, dh_stride, half
+        )
+    else:
+        x = gl.load(x_ptr + row * stride_m + columns[None, :], mask=mask, other=0.0)
+        if MODE == 1:
+            gate = x.to(gl.float32)
+            up = gl.load(up_ptr + row * up_stride + columns[None, :], mask=mask, other=0.0)
+            x = gate / (1.0 + gl.exp(-gate)) * up.to(gl.float32)
     # Both before anything else: the bits need as many registers as the tile.
     bits = x.to(gl.float32).to(gl.int32, bitcast=True) & 0x7FFFFFFF
     amax = gl.convert_layout(gl.max(bits, axis=0), flat)
@@ -70,26 +151,36 @@ def tile_kernel(
         row_amax = gl.convert_layout(gl.max(bits, axis=1), flat)
     at = gl.arange(0, 128, flat)
     scale, inverse = scale_of(amax, POWER_OF_TWO)
-    column = kb * 128 + at
-    gl.store(col_scales + mb.to(gl.int64) * col_scale_stride + column, scale, mask=column < K)
+    column = source * 128 + at
+    keep = column < K
+    if GROUPS:
+        # Rows of scales that no group reaches are zero: the list is as long as it can get.
+        scale = gl.where(used, scale, 0.0)
+        keep = keep & (mb + 1 < gl.num_programs(0))
+    pointers = col_scales + mb.to(gl.int64) * col_scale_stride + shift + column
+    gl.store(pointers, scale, mask=keep)
     inverse = gl.convert_layout(inverse, gl.SliceLayout(0, wide))
     codes = gl.convert_layout(encode(x.to(gl.float32), inverse[None, :]), tall)
-    rows_t = mb * 128 + gl.arange(0, 128, gl.SliceLayout(1, tall))
-    columns_t = kb * 128 + gl.arange(0, 128, gl.SliceLayout(0, tall))
-    out = col_codes + columns_t.to(gl.int64)[None, :] * col_stride + rows_t[:, None]
-    gl.store(out, codes, mask=(rows_t < M)[:, None] & (columns_t < K)[None, :])
+    at_row = gl.arange(0, 128, gl.SliceLayout(1, tall))
+    columns_t = source * 128 + gl.arange(0, 128, gl.SliceLayout(0, tall))
+    inside = (columns_t < K)[None, :]
+    out = col_codes + (shift + columns_t).to(gl.int64)[None, :] * col_stride
+    # In a group the columns up to the next multiple of 16 are zeros, as the rows read there were.
+    gl.store(out + (first + at_row)[:, None], codes, mask=(at_row < width)[:, None] & inside)
     if ROW:
         scale, inverse = scale_of(row_amax, POWER_OF_TWO)
-        row = mb * 128 + at
-        gl.store(row_scales + kb.to(gl.int64) * row_scale_stride + row, scale, mask=row < M)
+        at_scale = row_start + at
+        pointers = row_scales + kb.to(gl.int64) * row_scale_stride + at_scale
+        gl.store(pointers, scale, mask=at_scale < row_end)
         inverse = gl.convert_layout(inverse, gl.SliceLayout(1, wide))
-        out = row_codes + rows.to(gl.int64)[:, None] * row_stride + columns[None, :]
+        out = row_codes + row * row_stride + (shift + columns)[None, :]
         gl.store(out, encode(x.to(gl.float32), inverse[:, None]), mask=mask)
 
 
 @gluon.jit
 def weight_kernel(
-    w_ptr, codes, scales, t_codes, t_scales, N, K, w_stride, stride, t_stride, NB, KB,
+    w_ptr, codes, scales, t_codes, t_scales, N, K, w_expert, w_stride, expert, stride,
+    t_expert, t_stride, NB, KB,
     POWER_OF_TWO: gl.constexpr, num_warps: gl.constexpr,
 ):  # fmt: skip
     """One block of 128 x 128 a CTA, its codes straight and transposed; num_warps = 8."""
@@ -98,6 +189,12 @@ def weight_kernel(
     flat: gl.constexpr = gl.BlockedLayout([1], [32], [8], [0])
     nb = gl.program_id(0)
     kb = gl.program_id(1)
+    e = gl.program_id(2).to(gl.int64)
+    w_ptr += e * w_expert
+    codes += e * expert
+    t_codes += e * t_expert
+    scales += e * NB * KB
+    t_scales += e * NB * KB
     rows = nb * 128 + gl.arange(0, 128, gl.SliceLayout(1, wide))
     columns = kb * 128 + gl.arange(0, 128, gl.SliceLayout(0, wide))
     mask = (rows < N)[:, None] & (columns < K)[None, :]
@@ -120,32 +217,57 @@ def weight_kernel(
     gl.store(out, turned, mask=(rows_t < N)[:, None] & (columns_t < K)[None, :])
 
 
-def quantise_weight(w: torch.Tensor, power_of_two: bool = False):
-    """As in `reference`; w must have contiguous rows."""
-    n, k = w.shape
-    codes, t_codes = empty_codes(n, k, w), empty_codes(k, n, w)
-    scales = w.new_empty(blocks(n), blocks(k), dtype=torch.float32)
-    t_scales = w.new_empty(blocks(k), blocks(n), dtype=torch.float32)
-    if n and k:
-        weight_kernel[(blocks(n), blocks(k))](
-            w, codes, scales, t_codes, t_scales, n, k, w.stride(0), codes.stride(0),
-            t_codes.stride(0), blocks(n), blocks(k), POWER_OF_TWO=power_of_two, num_warps=8,
-            maxnreg=128,
+def quantise_weights(w: torch.Tensor, power_of_two: bool = False):
+    """As in `reference`; w [E, N, K] must have contiguous rows."""
+    e, n, k = w.shape
+    codes, t_codes = empty_experts(e, n, k, w), empty_experts(e, k, n, w)
+    scales = w.new_empty(e, blocks(n), blocks(k), dtype=torch.float32)
+    t_scales = w.new_empty(e, blocks(k), blocks(n), dtype=torch.float32)
+    if w.numel():
+        weight_kernel[(blocks(n), blocks(k), e)](
+            w, codes, scales, t_codes, t_scales, n, k, w.stride(0), w.stride(1), codes.stride(0),
+            codes.stride(1), t_codes.stride(0), t_codes.stride(1), blocks(n), blocks(k),
+            POWER_OF_TWO=power_of_two, num_warps=8, maxnreg=128,
         )  # fmt: skip
     return codes, scales, t_codes, t_scales
 
 
-def columns(x: torch.Tensor, row: bool, silu: bool, power_of_two: bool):
-    """Codes and scales by columns and, with `row`, by rows; x must have contiguous rows."""
-    m, k = x.shape[0], x.shape[1] // 2 if silu else x.shape[1]
-    t_codes, t_scales = empty_codes(k, m, x), empty_scales(blocks(m), k, x)
+def quantise_weight(w: torch.Tensor, power_of_two: bool = False):
+    """As in `reference`; w must have contiguous rows."""
+    codes, scales, t_codes, t_scales = quantise_weights(w[None], power_of_two)
+    return codes[0], scales[0], t_codes[0], t_scales[0]
+
+
+PLAIN, SILU, SILU_BACKWARD = 0, 1, 2
+
+
+def columns(
+    x: torch.Tensor, row: bool, power_of_two: bool, up: torch.Tensor | None = None,
+    dh: torch.Tensor | None = None, offsets: torch.Tensor | None = None,
+):  # fmt: skip
+    """Codes and scales by columns and, with `row`, by rows, of x, silu(x) * up or, with `dh`, the
+    gradients of x and up; with `offsets` by groups. Inputs must have contiguous rows."""
+    m, k = x.shape
+    mode = PLAIN if up is None else SILU if dh is None else SILU_BACKWARD
+    n = 2 * k if mode == SILU_BACKWARD else k
+    e = 0 if offsets is None else offsets.shape[0] - 1
+    width = max_columns(m, e) if e else m
+    strips = max_blocks(m, e) if e else blocks(m)
+    t_codes, t_scales = empty_codes(n, width, x), empty_scales(strips, n, x)
     codes, scales = t_codes, t_scales
     if row:
-        codes, scales = empty_codes(m, k, x), empty_scales(blocks(k), m, x)
-    if m and k:
-        tile_kernel[(triton.cdiv(m, 128), blocks(k))](
-            x, codes, scales, t_codes, t_scales, m, k, x.stride(0), codes.stride(0),
-            scales.stride(0), t_codes.stride(0), t_scales.stride(0), ROW=row, SILU=silu,
-            POWER_OF_TWO=power_of_two, num_warps=8, maxnreg=128,
+        codes, scales = empty_codes(m, n, x), empty_scales(blocks(n), m, x)
+    if k and (m or e):
+        up = x if up is None else up
+        dh = x if dh is None else dh
+        # Eight warps keep a plain tile in 128 registers a thread, and nothing larger.
+        warps = 16 if mode or e else 8
+        # One program more than there can be blocks, so that the columns left over are cleared.
+        tile_kernel[(strips + (e > 0), blocks(k) * (n // k))](
+            x, up, dh, codes, scales, t_codes, t_scales, x if offsets is None else offsets,
+            m, k, e, width, x.stride(0), up.stride(0), dh.stride(0), codes.stride(0),
+            scales.stride(0), t_codes.stride(0), t_scales.stride(0), ROW=row, MODE=mode,
+            GROUPS=triton.next_power_of_2(e) if e else 0, POWER_OF_TWO=power_of_two,
+            num_warps=warps, maxnreg=128,
         )  # fmt: skip
     return codes, scales, t_codes, t_scales

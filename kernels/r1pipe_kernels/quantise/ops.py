@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from r1pipe_kernels import backend
-from r1pipe_kernels.formats import BLOCK, E4M3, blocks, empty_codes, empty_scales, require
+from r1pipe_kernels.formats import (
+    BLOCK,
+    E4M3,
+    blocks,
+    empty_codes,
+    empty_experts,
+    empty_scales,
+    require,
+)
 
 from . import reference
 
@@ -22,8 +30,10 @@ def _implementation(x: Tensor) -> ModuleType:
 
 
 def _check(x: Tensor, name: str) -> None:
-    require(x.dim() == 2, f"{name}: expected a matrix, got shape {tuple(x.shape)}")
-    require(x.dtype in FLOATS, f"{name}: expected bf16, fp16 or fp32, got {x.dtype}")
+    if x.dim() != 2:
+        raise ValueError(f"{name}: expected a matrix, got shape {tuple(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise ValueError(f"{name}: expected bf16, fp16 or fp32, got {x.dtype}")
 
 
 @torch.library.custom_op("r1pipe::quantise_rows", mutates_args=())
@@ -33,24 +43,35 @@ def quantise_rows(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor
     return _implementation(x).quantise_rows(x, power_of_two)
 
 
-def _by_gluon(x: Tensor) -> bool:
-    """Whether the kernels with layouts written out take x: on Hopper, rows that copy in words.
+def by_gluon(*tensors: Tensor) -> bool:
+    """Whether the kernels with layouts written out take them: on Hopper, rows that copy in words.
 
     Where rows end inside a word Triton 3.6.0 stores codes byte by byte, and two of four came out
     wrong when the same codes were also transposed.
     """
-    aligned = x.stride(1) == 1 and x.stride(0) % 16 == 0 and x.shape[1] % 32 == 0
-    return aligned and backend.choose(x) == "gluon"
+    aligned = all(
+        x.stride(-1) == 1 and x.stride(-2) % 16 == 0 and x.shape[-1] % 32 == 0 for x in tensors
+    )
+    return aligned and backend.choose(tensors[0]) == "gluon"
+
+
+def check_pair(gate: Tensor, up: Tensor, name: str, dh: Tensor | None = None) -> None:
+    """ValueError unless all are matrices of one shape."""
+    for label, x in (("gate", gate), ("up", up), ("dh", gate if dh is None else dh)):
+        _check(x, name)
+        if x.shape != gate.shape:
+            shapes = f"gate is {tuple(gate.shape)}, {label} {tuple(x.shape)}"
+            raise ValueError(f"{name}: {shapes}; expected one shape")
 
 
 @torch.library.custom_op("r1pipe::quantise_columns", mutates_args=())
 def quantise_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     """x [M, K] -> codes [K, M], scales [MB, K]: 1 x 128 blocks of the transpose."""
     _check(x, "quantise_columns")
-    if _by_gluon(x):
+    if by_gluon(x):
         from . import gluon_nvidia
 
-        return gluon_nvidia.columns(x, False, False, power_of_two)[2:]
+        return gluon_nvidia.columns(x, False, power_of_two)[2:]
     return _implementation(x).quantise_columns(x, power_of_two)
 
 
@@ -58,10 +79,10 @@ def quantise_columns(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Ten
 def quantise_both(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`quantise_rows` and `quantise_columns` from one read of x."""
     _check(x, "quantise_both")
-    if _by_gluon(x):
+    if by_gluon(x):
         from . import gluon_nvidia
 
-        return gluon_nvidia.columns(x, True, False, power_of_two)
+        return gluon_nvidia.columns(x, True, power_of_two)
     return _implementation(x).quantise_both(x, power_of_two)
 
 
@@ -69,25 +90,61 @@ def quantise_both(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor
 def quantise_weight(w: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """w [N, K] -> codes [N, K], scales [NB, KB] and the same of the transpose; 128 x 128 blocks."""
     _check(w, "quantise_weight")
-    if _by_gluon(w):
+    if by_gluon(w):
         from . import gluon_nvidia
 
         return gluon_nvidia.quantise_weight(w, power_of_two)
     return _implementation(w).quantise_weight(w, power_of_two)
 
 
-@torch.library.custom_op("r1pipe::silu_mul_quantise", mutates_args=())
-def silu_mul_quantise(
-    gate_up: Tensor, power_of_two: bool = False
+@torch.library.custom_op("r1pipe::quantise_weights", mutates_args=())
+def quantise_weights(
+    w: Tensor, power_of_two: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`quantise_both` of silu(gate) * up for gate_up [M, 2F], computed in fp32."""
-    _check(gate_up, "silu_mul_quantise")
-    require(gate_up.shape[1] % 2 == 0, "silu_mul_quantise: the width must be even")
-    if _by_gluon(gate_up):
+    """w [E, N, K] -> `quantise_weight` of every expert: [E, N, K], [E, NB, KB], [E, K, N] and
+    [E, KB, NB]."""
+    require(w.dim() == 3, f"quantise_weights: expected [E, N, K], got shape {tuple(w.shape)}")
+    require(w.dtype in FLOATS, f"quantise_weights: expected bf16, fp16 or fp32, got {w.dtype}")
+    if by_gluon(w) and w.stride(0) % 16 == 0:
         from . import gluon_nvidia
 
-        return gluon_nvidia.columns(gate_up, True, True, power_of_two)
-    return _implementation(gate_up).silu_mul_quantise(gate_up, power_of_two)
+        return gluon_nvidia.quantise_weights(w, power_of_two)
+    return _implementation(w).quantise_weights(w, power_of_two)
+
+
+@torch.library.custom_op("r1pipe::silu_mul_quantise", mutates_args=())
+def silu_mul_quantise(
+    gate: Tensor, up: Tensor, power_of_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`quantise_both` of silu(gate) * up, both [M, F], computed in fp32."""
+    check_pair(gate, up, "silu_mul_quantise")
+    if by_gluon(gate, up):
+        from . import gluon_nvidia
+
+        return gluon_nvidia.columns(gate, True, power_of_two, up)
+    return _implementation(gate).silu_mul_quantise(gate, up, power_of_two)
+
+
+@torch.library.custom_op("r1pipe::silu_mul_quantise_rows", mutates_args=())
+def silu_mul_quantise_rows(
+    gate: Tensor, up: Tensor, power_of_two: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`quantise_rows` of silu(gate) * up, both [M, F], computed in fp32."""
+    check_pair(gate, up, "silu_mul_quantise_rows")
+    return _implementation(gate).silu_mul_quantise_rows(gate, up, power_of_two)
+
+
+@torch.library.custom_op("r1pipe::silu_mul_backward_quantise", mutates_args=())
+def silu_mul_backward_quantise(
+    dh: Tensor, gate: Tensor, up: Tensor, power_of_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`quantise_both` of the gradients of silu(gate) * up for dh: [M, 2F], gate's left of up's."""
+    check_pair(gate, up, "silu_mul_backward_quantise", dh)
+    if by_gluon(gate, up, dh) and gate.shape[1] % BLOCK == 0:
+        from . import gluon_nvidia
+
+        return gluon_nvidia.columns(gate, True, power_of_two, up, dh)
+    return _implementation(gate).silu_mul_backward_quantise(dh, gate, up, power_of_two)
 
 
 def dequantise(
@@ -112,6 +169,13 @@ def dequantise(
     return _implementation(codes).dequantise(codes, scales, block, dtype)
 
 
+def _both(m: int, k: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        empty_codes(m, k, like), empty_scales(blocks(k), m, like),
+        empty_codes(k, m, like), empty_scales(blocks(m), k, like),
+    )  # fmt: skip
+
+
 @quantise_rows.register_fake
 def _(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
     m, k = x.shape
@@ -126,20 +190,26 @@ def _(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
 
 @quantise_both.register_fake
 def _(x: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    m, k = x.shape
-    return (
-        empty_codes(m, k, x), empty_scales(blocks(k), m, x),
-        empty_codes(k, m, x), empty_scales(blocks(m), k, x),
-    )  # fmt: skip
+    return _both(*x.shape, x)
 
 
 @silu_mul_quantise.register_fake
-def _(gate_up: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    m, k = gate_up.shape[0], gate_up.shape[1] // 2
-    return (
-        empty_codes(m, k, gate_up), empty_scales(blocks(k), m, gate_up),
-        empty_codes(k, m, gate_up), empty_scales(blocks(m), k, gate_up),
-    )  # fmt: skip
+def _(
+    gate: Tensor, up: Tensor, power_of_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _both(*gate.shape, gate)
+
+
+@silu_mul_quantise_rows.register_fake
+def _(gate: Tensor, up: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor]:
+    return _both(*gate.shape, gate)[:2]
+
+
+@silu_mul_backward_quantise.register_fake
+def _(
+    dh: Tensor, gate: Tensor, up: Tensor, power_of_two: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _both(gate.shape[0], 2 * gate.shape[1], gate)
 
 
 @quantise_weight.register_fake
@@ -148,4 +218,13 @@ def _(w: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Te
     return (
         empty_codes(n, k, w), w.new_empty(blocks(n), blocks(k), dtype=torch.float32),
         empty_codes(k, n, w), w.new_empty(blocks(k), blocks(n), dtype=torch.float32),
+    )  # fmt: skip
+
+
+@quantise_weights.register_fake
+def _(w: Tensor, power_of_two: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    e, n, k = w.shape
+    return (
+        empty_experts(e, n, k, w), w.new_empty(e, blocks(n), blocks(k), dtype=torch.float32),
+        empty_experts(e, k, n, w), w.new_empty(e, blocks(k), blocks(n), dtype=torch.float32),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from r1pipe_kernels.formats import (
     E4M3_MAX,
     blocks,
     empty_codes,
+    empty_experts,
     empty_scales,
 )
 
@@ -86,17 +87,55 @@ def quantise_weight(
     return codes, scale, transposed, scale.t().clone(memory_format=torch.contiguous_format)
 
 
-def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
-    """[M, 2F] -> fp32 [M, F]: silu of the first half times the second."""
-    gate, up = gate_up.float().chunk(2, dim=-1)
+def quantise_weights(
+    w: torch.Tensor, power_of_two: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """w [E, N, K]: `quantise_weight` of every matrix -> codes [E, N, K], scales [E, NB, KB], and of
+    the transposes [E, K, N], [E, KB, NB]."""
+    experts, n, k = w.shape
+    codes, transposed = empty_experts(experts, n, k, w), empty_experts(experts, k, n, w)
+    scales = w.new_empty(experts, blocks(n), blocks(k), dtype=torch.float32)
+    t_scales = w.new_empty(experts, blocks(k), blocks(n), dtype=torch.float32)
+    out = codes, scales, transposed, t_scales
+    for e in range(experts):
+        for whole, part in zip(out, quantise_weight(w[e], power_of_two), strict=True):
+            whole[e].copy_(part)
+    return out
+
+
+def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up in fp32, both [M, F]."""
+    gate, up = gate.float(), up.float()
     return gate / (1 + torch.exp(-gate)) * up
 
 
+def silu_mul_backward(dh: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """Gradients of `silu_mul` for dh [M, F]: fp32 [M, 2F], gate's left of up's."""
+    dh, gate, up = dh.float(), gate.float(), up.float()
+    sigmoid = 1 / (1 + torch.exp(-gate))
+    left = dh * (sigmoid * (up * (1 + gate * (1 - sigmoid))))
+    return torch.cat([left, dh * (sigmoid * gate)], dim=1)
+
+
 def silu_mul_quantise(
-    gate_up: torch.Tensor, power_of_two: bool = False
+    gate: torch.Tensor, up: torch.Tensor, power_of_two: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`quantise_both` of `silu_mul`, which is not rounded to bf16 in between."""
-    return quantise_both(silu_mul(gate_up), power_of_two)
+    return quantise_both(silu_mul(gate, up), power_of_two)
+
+
+def silu_mul_quantise_rows(
+    gate: torch.Tensor, up: torch.Tensor, power_of_two: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of `silu_mul_quantise` alone: what inference needs."""
+    return quantise_rows(silu_mul(gate, up), power_of_two)
+
+
+def silu_mul_backward_quantise(
+    dh: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, power_of_two: bool = False
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`quantise_both` of `silu_mul_backward`."""
+    return quantise_both(silu_mul_backward(dh, gate, up), power_of_two)
 
 
 def dequantise(
