@@ -82,12 +82,19 @@ TASKS = Registry(
     "task",
     {
         "arithmetic": "r1pipe.data.arithmetic:rows",
+        "beyond": "r1pipe.data.beyond:rows",
         "general": "r1pipe.data.general:rows",
         "traces": "r1pipe.data.traces:rows",
         "corpus": "r1pipe.data.corpus:rows",
     },
 )
-ARCHITECTURES = Registry("architecture", {"tiny_qwen3": "r1pipe.models.tiny:tiny_qwen3"})
+ARCHITECTURES = Registry(
+    "architecture",
+    {
+        "tiny_qwen3": "r1pipe.models.tiny:tiny_qwen3",
+        "deepseek_v3": "r1pipe.models.building:deepseek_v3",
+    },
+)
 
 
 def register_reward(name: str, like: str | None = None) -> Callable[[Any], Any]:

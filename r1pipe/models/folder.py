@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from r1pipe.artifact import MANIFEST, looks_local, model_path
 from r1pipe.errors import Problem, did_you_mean
+
+Wanted = Literal["model", "tokenizer", "config"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -19,8 +22,8 @@ TOKENIZER_FILES = (
 """Any of these is enough for transformers to make a tokenizer."""
 
 
-def folder_problem(reference: str, weights: bool = True) -> Problem | None:
-    """Return why the model (or, without `weights`, the tokenizer) at `reference` cannot be loaded.
+def folder_problem(reference: str, wanted: Wanted = "model") -> Problem | None:
+    """Return why the model, or only its tokenizer or config, at `reference` cannot be loaded.
 
     None when nothing speaks against it, as for a hub id.
     """
@@ -40,18 +43,18 @@ def folder_problem(reference: str, weights: bool = True) -> Problem | None:
     if not path.is_dir():
         return Problem(reference, "is a file; a model is a folder")
     safe = any(path.glob("*.safetensors"))
-    if any(path.glob("*.bin")) and not safe:
+    if any(path.glob("*.bin")) and not safe and wanted != "config":
         hint = (
             "convert once, where you trust the file: AutoModelForCausalLM.from_pretrained(PATH, "
             "use_safetensors=False).save_pretrained(NEW_PATH), and copy the tokenizer"
         )
         what = "holds only .bin weights (pickles, which can run code when loaded); safetensors only"
         return Problem(reference, what, hint)
-    if not weights:
+    if wanted == "tokenizer":
         return _tokenizer_problem(reference, path)
     if not (path / "config.json").is_file():
         return Problem(reference, "the folder has no config.json: it is not a model")
-    if not safe:
+    if not safe and wanted == "model":
         return Problem(reference, "the folder has no weights (*.safetensors)")
     return None
 

@@ -3,56 +3,95 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from pydantic import ValidationError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from r1pipe.artifact import model_path
-from r1pipe.errors import Problem, UserError
-from r1pipe.models.folder import folder_problem
+from r1pipe.errors import Problem, UserError, did_you_mean
+from r1pipe.models.folder import Wanted, folder_problem
+from r1pipe.models.precision import apply_precision
+from r1pipe.recipes import conf_dir
 from r1pipe.schema import Load, Lora
 
 PAD_CANDIDATES = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endoftext|>")
 """Tokens that models carry for padding without saying so, in order of preference."""
 
 
-def load_model(reference: str, load: Load) -> Any:
+def load_causal_lm(reference: str | Path, load: Load | None = None, **changes: Any) -> Any:
     """Return the causal language model at `reference`: a folder, finished stage or hub id.
 
-    Weights are read from safetensors only. Raises UserError for what cannot be loaded.
+    `load` (None: conf/model/hf.yaml's, which is as the checkpoint says) and `changes` to its fields
+    say how. Weights are read from safetensors only. DeepSeek-V3's kind (V3, R1, Moonlight) becomes
+    `DeepseekForCausalLM`, whatever code its repository ships. Raises UserError for what cannot be
+    loaded.
     """
+    load = _asked(load, changes)
+    reference = str(reference)
     path = _checked_path(reference)
-    options = {"trust_remote_code": load.trust_remote_code, "revision": load.revision}
+    config = load_config(reference, load)
     dtype = "auto" if load.dtype == "auto" else getattr(torch, load.dtype)
     attention = (
         {"attn_implementation": load.attn_implementation} if load.attn_implementation else {}
     )
-    try:
-        config = AutoConfig.from_pretrained(path, **options)
-        return AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, use_safetensors=True, **attention, **options
+    options = {"trust_remote_code": load.trust_remote_code, "revision": load.revision}
+    with _explained(reference, "model"):
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            **attention,
+            **options,
         )
+    return apply_precision(model, load)
+
+
+def load_config(reference: str, load: Load) -> Any:
+    """Return the configuration of the model at `reference`; raises UserError as the model would."""
+    # Registers model type `deepseek_v3`: AutoConfig and AutoModelForCausalLM then prefer our class
+    # to stock transformers' and to code in the repository, which is not run even when asked for.
+    import r1pipe.models.deepseek  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    path = _checked_path(reference, "config")
+    with _explained(reference, "model"):
+        return AutoConfig.from_pretrained(
+            path, trust_remote_code=load.trust_remote_code, revision=load.revision
+        )
+
+
+@contextmanager
+def _explained(reference: str, what: str) -> Iterator[None]:
+    """Turn a library's error about the model or tokenizer at `reference` into a UserError."""
+    try:
+        yield
+    except UserError as error:  # our class's own, which names fields and weights
+        raise UserError(_located(reference, error.problems)) from error
     except Exception as error:  # transformers, safetensors and the hub client raise their own kinds
-        raise UserError(_why(reference, "model", error)) from error
+        raise UserError(_why(reference, what, error)) from error
 
 
-def load_tokenizer(reference: str, load: Load) -> Any:
+def load_tokenizer(reference: str | Path, load: Load | None = None) -> Any:
     """Return the tokenizer beside the model, or `load.tokenizer`; padding on the left.
 
     It has an end token (UserError otherwise) and a padding token: one that the vocabulary already
     holds for it, at worst the end token, so that the embedding keeps its size.
     """
-    named = load.tokenizer or reference
-    path = _checked_path(named, weights=False)
+    load = _asked(load, {})
+    named = load.tokenizer or str(reference)
+    path = _checked_path(named, "tokenizer")
     options: dict[str, Any] = {"trust_remote_code": load.trust_remote_code}
     if load.tokenizer is None:
         options["revision"] = load.revision  # the revision is the model's
-    try:
+    with _explained(named, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except Exception as error:  # as above
-        raise UserError(_why(named, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         what = "the tokenizer has no EOS (end) token: no completion would ever end"
         hint = "set `eos_token` in its tokenizer_config.json, or `model.load.tokenizer` to another"
@@ -63,6 +102,35 @@ def load_tokenizer(reference: str, load: Load) -> Any:
     if load.chat_template is not None:
         tokenizer.chat_template = _read_template(load.chat_template)
     return tokenizer
+
+
+def _asked(load: Load | None, changes: dict[str, Any]) -> Load:
+    """Return how to load: `load`, or what conf/model/hf.yaml says of a checkpoint, with changes."""
+    values = hf_defaults() if load is None else load.model_dump()
+    named = {k: str(v).removeprefix("torch.") if k == "dtype" else v for k, v in changes.items()}
+    try:
+        return Load.model_validate({**values, **named})
+    except ValidationError as error:
+        where = {str(item["loc"][0]): item["msg"] for item in error.errors(include_url=False)}
+        raise UserError(
+            Problem(name, text[0].lower() + text[1:], did_you_mean(name, Load.model_fields))
+            for name, text in where.items()
+        ) from None
+
+
+@cache
+def hf_defaults() -> dict[str, Any]:
+    """Return the `load` fields of conf/model/hf.yaml, where the defaults are."""
+    text = (conf_dir() / "model" / "hf.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["load"]
+
+
+def _located(reference: str, problems: list[Problem]) -> list[Problem]:
+    """Return problems that name the model they are about."""
+    return [
+        p if reference in p.where else Problem(f"{reference}: {p.where}", p.what, p.hint)
+        for p in problems
+    ]
 
 
 def lora_config(lora: Lora | None) -> Any:
@@ -93,9 +161,9 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *more})
 
 
-def _checked_path(reference: str, weights: bool = True) -> str:
+def _checked_path(reference: str, wanted: Wanted = "model") -> str:
     """Return where the model is; raises UserError when a local folder cannot hold one."""
-    if problem := folder_problem(reference, weights):
+    if problem := folder_problem(reference, wanted):
         raise UserError(problem)
     path = Path(model_path(reference)).expanduser()
     return str(path) if path.exists() else reference

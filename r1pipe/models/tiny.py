@@ -22,7 +22,10 @@ SIZES: dict[str, tuple[int, int, int, int, int]] = {
     "xs": (64, 192, 2, 4, 2),
     "s": (96, 288, 3, 6, 3),
     "m": (128, 384, 4, 8, 4),
+    "l": (128, 384, 4, 4, 2),
 }
+HEAD_DIMS = {"nano": 8, "l": 32}
+"""Features of a head where they are not 16; vLLM's CPU attention begins at 32."""
 HEAD_DIM = 16
 INIT_STD = 0.05  # wider than Qwen3's 0.02: these layers are narrow
 ROPE_THETA = 10_000.0
@@ -106,7 +109,7 @@ def tiny_config(size: str) -> Qwen3Config:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=key_value_heads,
-        head_dim=HEAD_DIM if hidden > 32 else HEAD_DIM // 2,
+        head_dim=HEAD_DIMS.get(size, HEAD_DIM),
         max_position_embeddings=MAX_POSITIONS,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         tie_word_embeddings=True,

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from r1pipe.models.deepseek.auxiliary import AuxiliaryDistillation
 from r1pipe.models.deepseek.balancing import ExpertBalancing, update_biases
+from r1pipe.models.deepseek.checkpoint_fp8 import save_fp8_checkpoint
 from r1pipe.models.deepseek.configuration import DeepseekConfig
 from r1pipe.models.deepseek.describing import Description, describe
 from r1pipe.models.deepseek.modeling import DeepseekForCausalLM, DeepseekModel
@@ -24,5 +25,6 @@ __all__ = [
     "Description",
     "ExpertBalancing",
     "describe",
+    "save_fp8_checkpoint",
     "update_biases",
 ]

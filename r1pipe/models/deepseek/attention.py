@@ -6,16 +6,25 @@ C latent features (kv_lora_rank), R rotary features, N features without position
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 from transformers.cache_utils import Cache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3Attention,
     apply_rotary_pos_emb,
     apply_rotary_pos_emb_interleave,
+    eager_attention_forward,
 )
+
+from r1pipe.models.deepseek.layers import RMSNorm
+from r1pipe.models.deepseek.pieces import queries_keys_values
+
+WIDEST_FLASH = 256
+"""Features of a head that torch's flash attention takes at most."""
 
 
 class LatentAttention(DeepseekV3Attention):
@@ -33,6 +42,12 @@ class LatentAttention(DeepseekV3Attention):
     q_a_layernorm: Any
     q_b_proj: Any
 
+    def __init__(self, config: Any, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        if config.q_lora_rank is not None:
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank)
+        self.kv_a_layernorm = RMSNorm(config.kv_lora_rank)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -42,12 +57,84 @@ class LatentAttention(DeepseekV3Attention):
         **kwargs: Any,
     ) -> Any:
         """Return the attention output (B, T, D) and, where they exist, its weights (B, H, T, S)."""
-        if not self._absorbs(hidden_states.shape[1], past_key_values, attention_mask):
-            return super().forward(
-                hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
+        if self._absorbs(hidden_states.shape[1], past_key_values, attention_mask):
+            assert past_key_values is not None
+            return self._absorbed(
+                hidden_states, position_embeddings, attention_mask, past_key_values
             )
-        assert past_key_values is not None
-        return self._absorbed(hidden_states, position_embeddings, attention_mask, past_key_values)
+        if past_key_values is None:
+            return self._expanded(hidden_states, position_embeddings, attention_mask, **kwargs)
+        return super().forward(
+            hidden_states, position_embeddings, attention_mask, past_key_values, **kwargs
+        )
+
+    def _queries(self, hidden_BTD: Tensor) -> Tensor:
+        """Return every head's query (B, T, H, X), not yet turned."""
+        low = hidden_BTD if self.q_lora_rank is None else self.q_a_proj(hidden_BTD)
+        q_BTX = (
+            self.q_proj(low) if self.q_lora_rank is None else self.q_b_proj(self.q_a_layernorm(low))
+        )
+        return q_BTX.view(*hidden_BTD.shape[:2], -1, self.qk_head_dim)
+
+    def _expanded(
+        self, hidden_BTD: Tensor, cos_sin: tuple[Tensor, Tensor], mask: Any, **kwargs: Any
+    ) -> Any:
+        """Attend as transformers does where nothing is cached, with less copying."""
+        B, T, _ = hidden_BTD.shape
+        c_BTC, k_BTR = self.kv_a_proj_with_mqa(hidden_BTD).split(
+            [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1
+        )
+        expanded_BTX = self.kv_b_proj(self.kv_a_layernorm(c_BTC))
+        q_BTHX, kv_BTHX = self._queries(hidden_BTD), expanded_BTX.view(B, T, self.num_heads, -1)
+        padded = self._padded_values(q_BTHX, kv_BTHX, mask)
+        query, key, value = queries_keys_values(
+            q_BTHX,
+            kv_BTHX,
+            k_BTR,
+            *cos_sin,
+            self.qk_nope_head_dim,
+            bool(self.config.rope_interleave),
+            padded,
+        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+            cast(str, self.config._attn_implementation), eager_attention_forward
+        )
+        out_BTHV, weights_BHTS = attend(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        if padded:
+            out_BTHV = out_BTHV[..., : self.v_head_dim]
+        return self.o_proj(out_BTHV.reshape(B, T, -1).contiguous()), weights_BHTS
+
+    def _padded_values(self, q_BTHX: Tensor, kv_BTHX: Tensor, mask: Any) -> int:
+        """Return the features values are filled up to, 0 for none.
+
+        Flash attention wants values as wide as keys, and V3's are 128 to 192: torch would take a
+        kernel that is several times slower. Where it has a fast one for both widths it is left to.
+        """
+        wide = self.qk_head_dim
+        if (
+            not q_BTHX.is_cuda
+            or mask is not None
+            or self.config._attn_implementation != "sdpa"
+            or q_BTHX.dtype not in (torch.bfloat16, torch.float16)
+            or not self.v_head_dim < wide <= WIDEST_FLASH
+        ):
+            return 0
+        if torch.compiler.is_compiling():
+            return wide
+        query = q_BTHX.detach().transpose(1, 2).requires_grad_(q_BTHX.requires_grad)
+        value = kv_BTHX.transpose(1, 2)[..., self.qk_nope_head_dim :]
+        chosen = torch._fused_sdp_choice(query, query, value, None, 0.0, True, scale=self.scaling)
+        fast = (SDPBackend.FLASH_ATTENTION.value, SDPBackend.CUDNN_ATTENTION.value)
+        return 0 if chosen in fast else wide
 
     def _absorbs(self, new_tokens: int, cache: Cache | None, mask: Any) -> bool:
         """Whether latents are cheaper: multiplications per head, with W the two up-projections.
@@ -92,12 +179,7 @@ class LatentAttention(DeepseekV3Attention):
     ) -> tuple[Tensor, Tensor]:
         B, T, _ = hidden_BTD.shape
         H, C, R = self.num_heads, self.kv_lora_rank, self.qk_rope_head_dim
-        q_BTX = (
-            self.q_proj(hidden_BTD)
-            if self.q_lora_rank is None
-            else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden_BTD)))
-        )
-        q_BHTX = q_BTX.view(B, T, H, self.qk_head_dim).transpose(1, 2)
+        q_BHTX = self._queries(hidden_BTD).transpose(1, 2)
         q_BHTN, q_BHTR = q_BHTX.split([self.qk_nope_head_dim, R], dim=-1)
         c_BTC, k_BTR = self.kv_a_proj_with_mqa(hidden_BTD).split([C, R], dim=-1)
         c_B1TC = self.kv_a_layernorm(c_BTC).unsqueeze(1)

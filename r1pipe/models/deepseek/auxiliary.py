@@ -34,6 +34,8 @@ class Trace:
     """Sequence each token belongs to, counted over the batch; -1 for padding."""
     choices: list[tuple[Choice, Tensor]]
     """Every router's decisions with the segments of the tokens it decided for."""
+    sequences: int | None = None
+    """More than any number in `segments_BT`, where that is known without looking."""
 
 
 def ask_for_no_router_logits(
@@ -120,7 +122,9 @@ def _losses(
         total = total + config.mtp_loss_weight * parts["mtp_loss"]
     if config.balance_factor > 0 and trace.choices:
         losses = [
-            balance_loss(choice.logits_TE, apart.flatten(), config.num_experts_per_tok)
+            balance_loss(
+                choice.logits_TE, apart.flatten(), config.num_experts_per_tok, trace.sequences
+            )
             for choice, apart in trace.choices
         ]
         parts["balance_loss"] = config.balance_factor * sum(losses[1:], losses[0])
@@ -129,6 +133,11 @@ def _losses(
 
 
 def _count(trace: Trace) -> None:
+    """Count the experts that were used, replayed ones too.
+
+    Balancing is about the work that experts had and learned from. What a router would have chosen
+    on replayed inputs is neither: nobody computed it, and no rollout was written with it.
+    """
     for choice, apart in trace.choices:
         experts = choice.logits_TE.shape[-1]
         choice.router.count(expert_load(choice.experts_TK, apart.flatten(), experts))
@@ -150,11 +159,14 @@ def _share(labels: Tensor | None, items: Any) -> Any:
 
 
 def _require_gradient(model: DeepseekForCausalLM, trace: Trace) -> None:
-    """Refuse re-entrant checkpointing, under which the balance loss would move nothing."""
-    if not (model.model.gradient_checkpointing and trace.choices and model.config.balance_factor):
+    """Refuse re-entrant checkpointing: layers inside it pass gradients to their input alone."""
+    config = model.config
+    trains_mtp = config.mtp_loss_weight > 0 and bool(model.model.mtp_layers)
+    trained = config.balance_factor > 0 or trains_mtp
+    if not (model.model.gradient_checkpointing and trace.choices and trained):
         return
     choice = trace.choices[0][0]
     if choice.router.weight.requires_grad and not choice.logits_TE.requires_grad:
-        what = "re-entrant gradient checkpointing cuts the balance loss off from the routers"
+        what = "re-entrant gradient checkpointing cuts the balance and MTP losses off the layers"
         hint = "set `gradient_checkpointing_kwargs: {use_reentrant: false}`"
         raise UserError(Problem("gradient_checkpointing", what, hint))

@@ -5,7 +5,7 @@ Shapes: T tokens of the batch, E experts, K experts per token, L layers with exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,38 +15,46 @@ from transformers import TrainerCallback
 
 from r1pipe.models.deepseek.experts import routers_of
 
+LOSSES = ("balance_loss", "mtp_loss")
+"""Parts of the auxiliary loss, as `auxiliary_losses` of the model names them."""
 
-def balance_loss(logits_TE: Tensor, segments_T: Tensor, top_k: int) -> Tensor:
+
+def balance_loss(
+    logits_TE: Tensor, segments_T: Tensor, top_k: int, sequences: int | None = None
+) -> Tensor:
     """Return the sequence-wise balance loss over alpha (V3 report, eq. 17-20), mean of sequences.
 
     `segments_T` numbers each token's sequence, -1 for padding. Scores are the sigmoid's, without
     bias: f_i counts their own top K, P_i is their share summed to one over the experts. Balanced
-    scores give 1.
+    scores give 1. With `sequences`, more than the highest number, nothing waits for a GPU.
     """
-    real_T = segments_T >= 0
-    scores_TE = logits_TE.sigmoid()[real_T]
-    if scores_TE.shape[0] == 0:
+    if sequences is None:
+        sequences = int(segments_T.max()) + 1 if len(segments_T) else 0
+    if sequences <= 0:
         return logits_TE.sum() * 0.0
-    _, sequence_T = segments_T[real_T].unique(return_inverse=True)
-    sequences = int(sequence_T.max()) + 1
+    real_T1 = (segments_T >= 0)[:, None]
+    # Masked before and after: what attention leaves in padding may be undefined.
+    scores_TE = torch.where(real_T1, logits_TE, 0.0).sigmoid()
     experts = scores_TE.shape[-1]
     with torch.no_grad():
         chosen_TE = torch.zeros_like(scores_TE)
         chosen_TE.scatter_(1, scores_TE.topk(top_k, dim=-1).indices, 1.0)
+        chosen_TE = torch.where(real_T1, chosen_TE, 0.0)
     share_TE = scores_TE / (scores_TE.sum(dim=-1, keepdim=True) + 1e-20)
-    zeros_SE = scores_TE.new_zeros(sequences, experts)
-    length_S = scores_TE.new_zeros(sequences).index_add(
-        0, sequence_T, torch.ones_like(scores_TE[:, 0])
-    )
-    f_SE = zeros_SE.index_add(0, sequence_T, chosen_TE) * experts / (top_k * length_S[:, None])
-    p_SE = zeros_SE.index_add(0, sequence_T, share_TE) / length_S[:, None]
-    return (f_SE * p_SE).sum(dim=-1).mean()
+    share_TE = torch.where(real_T1, share_TE, 0.0)
+    zeros_SE, sequence_T = scores_TE.new_zeros(sequences, experts), segments_T.clamp(min=0)
+    length_S = zeros_SE[:, 0].index_add(0, sequence_T, real_T1[:, 0].to(scores_TE.dtype))
+    tokens_S1 = length_S.clamp(min=1)[:, None]
+    f_SE = zeros_SE.index_add(0, sequence_T, chosen_TE) * experts / (top_k * tokens_S1)
+    p_SE = zeros_SE.index_add(0, sequence_T, share_TE) / tokens_S1
+    return (f_SE * p_SE).sum() / (length_S > 0).sum().clamp(min=1)
 
 
 def expert_load(experts_TK: Tensor, segments_T: Tensor, experts: int) -> Tensor:
     """Return how many tokens (E, float32) each expert got, padding not counted."""
-    real_TK = experts_TK[segments_T >= 0]
-    return torch.bincount(real_TK.flatten(), minlength=experts).float()
+    real_TK = (segments_T >= 0).float()[:, None].expand(experts_TK.shape)
+    zeros_E = torch.zeros(experts, device=experts_TK.device)
+    return zeros_E.index_add(0, experts_TK.flatten(), real_TK.flatten())
 
 
 def sum_over_ranks(load_LE: Tensor) -> Tensor:
@@ -108,14 +116,23 @@ class ExpertBalancing(TrainerCallback):
     """Updates the biases once per optimizer step, and logs the load; for any Hugging Face trainer.
 
     `speed` is gamma (None: `bias_update_speed` of the model's config); from optimizer step
-    `freeze_from_step` on it is 0, as in the end of V3's pre-training (4.2). Put it before the
-    trackers' callbacks for its metrics to reach them.
+    `freeze_from_step` on it is 0, as in the end of V3's pre-training (4.2). The parts of the
+    auxiliary loss are logged as means over the micro-batches of all ranks since the last log. Put
+    it before the trackers' callbacks for its metrics to reach them.
     """
 
     def __init__(self, speed: float | None = None, freeze_from_step: int | None = None) -> None:
         self.speed = speed
         self.freeze_from_step = freeze_from_step
-        self._loads: list[Tensor] = []
+        self._load_LE: Tensor | None = None
+        self._losses = torch.zeros(len(LOSSES), 2)  # sum and number of micro-batches of each
+        self._step_losses = torch.zeros(len(LOSSES), 2)  # of the present step and this rank
+
+    def on_substep_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        """Note the losses of a micro-batch that is not the last of its step."""
+        self._note_losses(model)
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
@@ -125,8 +142,36 @@ class ExpertBalancing(TrainerCallback):
         if self.freeze_from_step is not None and state.global_step >= self.freeze_from_step:
             speed = 0.0
         load_LE = update_biases(model, speed)
+        self._note_losses(model)
         if load_LE is not None:
-            self._loads.append(load_LE.cpu())
+            new_LE = load_LE.cpu()
+            self._load_LE = new_LE if self._load_LE is None else self._load_LE + new_LE
+            self._losses += sum_over_ranks(self._step_losses.to(load_LE.device)).cpu()
+        self._step_losses = torch.zeros(len(LOSSES), 2)
+
+    def _note_losses(self, model: Any) -> None:
+        for module in model.modules() if isinstance(model, nn.Module) else ():
+            parts: Any = getattr(module, "auxiliary_losses", None)
+            if not parts:
+                continue
+            for number, name in enumerate(LOSSES):
+                if name in parts:
+                    self._step_losses[number] += torch.tensor([float(parts[name]), 1.0])
+            parts.clear()  # the next micro-batch may have none
+
+    @property
+    def unlogged(self) -> dict[str, Any] | None:
+        """What was counted since the last log; a checkpoint has to hold it for the next one."""
+        if self._load_LE is None:
+            return None
+        return {"load": self._load_LE.tolist(), "losses": self._losses.tolist()}
+
+    @unlogged.setter
+    def unlogged(self, counted: dict[str, Any] | None) -> None:
+        self._load_LE = None if counted is None else torch.tensor(counted["load"])
+        self._losses = torch.zeros(len(LOSSES), 2)
+        if counted is not None:
+            self._losses = torch.tensor(counted["losses"])
 
     def on_log(
         self,
@@ -138,18 +183,14 @@ class ExpertBalancing(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Add the load since the last log, and the parts of the auxiliary loss."""
-        if not self._loads:
+        if self._load_LE is None:
             return
-        metrics = load_metrics(_sum(self._loads))
-        self._loads.clear()
-        for module in model.modules() if isinstance(model, nn.Module) else ():
-            parts = getattr(module, "auxiliary_losses", None)
-            metrics |= {name: float(value) for name, value in (parts or {}).items()}
-        if (logs := kwargs.get("logs")) is not None:
+        metrics = load_metrics(self._load_LE)
+        for name, (total, count) in zip(LOSSES, self._losses.tolist(), strict=True):
+            if count:
+                metrics[name] = total / count
+        self.unlogged = None
+        if logs is not None:
             logs.update(metrics)
         if state.log_history:
             state.log_history[-1].update(metrics)
-
-
-def _sum(loads: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(loads)).sum(dim=0)

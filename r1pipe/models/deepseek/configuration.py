@@ -10,8 +10,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import DeepseekV3Config
 from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from r1pipe.errors import Problem, UserError
+from r1pipe.errors import Problem, UserError, did_you_mean
+from r1pipe.models.consistency import inconsistent
 
 PUBLIC_ARCHITECTURE = "DeepseekV3ForCausalLM"
 """What stock transformers and vLLM call this architecture; written to every config.json."""
@@ -105,7 +107,16 @@ class DeepseekConfig(DeepseekV3Config):
             kwargs.pop(derived, None)
         problems = _misspelt(type(self), kwargs)
         super().__post_init__(**kwargs)
-        problems += _inconsistent(self)
+        problems += inconsistent(self)
+        if self.hidden_act not in ACT2FN:
+            what = (
+                f"received {self.hidden_act!r}, expected an activation of transformers, as 'silu'"
+            )
+            problems.append(Problem("hidden_act", what))
+        rope: Any = (self.rope_parameters or {}).get("rope_type", "default")
+        if rope not in (known := ("default", *ROPE_INIT_FUNCTIONS)):
+            hint = did_you_mean(str(rope), known)
+            problems.append(Problem("rope_parameters.rope_type", f"received {rope!r}", hint))
         if problems:
             raise UserError(problems)
 
@@ -121,6 +132,7 @@ class DeepseekConfig(DeepseekV3Config):
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as config.json holds them: under the public architecture's name."""
         content = super().to_dict()
+        content.pop("auto_map", None)  # names Python files, which are not saved
         if content.get("architectures"):
             content["architectures"] = [PUBLIC_ARCHITECTURE]
         return content
@@ -139,49 +151,4 @@ def _misspelt(cls: type[DeepseekConfig], unknown: dict[str, Any]) -> list[Proble
         if close and not hasattr(cls, name):
             what = f"no such field of a DeepSeek model; received {unknown[name]!r}"
             problems.append(Problem(name, what, f"did you mean `{close[0]}`?"))
-    return problems
-
-
-def _inconsistent(config: DeepseekConfig) -> list[Problem]:
-    c = config
-    problems = []
-
-    def expect(holds: bool, field: str, expected: str) -> None:
-        if not holds:
-            received = getattr(config, field)
-            problems.append(Problem(field, f"received {received!r}, expected {expected}"))
-
-    for field in (
-        *("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size"),
-        *("num_hidden_layers", "num_attention_heads", "n_shared_experts", "n_routed_experts"),
-        *("num_experts_per_tok", "n_group", "topk_group", "kv_lora_rank", "qk_nope_head_dim"),
-        *("qk_rope_head_dim", "v_head_dim", "max_position_embeddings"),
-    ):
-        expect((getattr(c, field) or 0) > 0, field, "a positive number")
-    for field in (
-        *("first_k_dense_replace", "num_nextn_predict_layers", "bias_update_speed"),
-        *("balance_factor", "mtp_loss_weight", "initializer_range"),
-    ):
-        expect(getattr(c, field) >= 0, field, "zero or more")
-    if problems:  # what follows divides by these
-        return problems
-    expect(c.q_lora_rank is None or c.q_lora_rank > 0, "q_lora_rank", "null or positive")
-    expect(
-        c.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", "an even number: features turn in pairs"
-    )
-    heads = c.num_attention_heads
-    expect(c.num_key_value_heads == heads, "num_key_value_heads", f"{heads}, one per query head")
-    expect(c.scoring_func == "sigmoid", "scoring_func", "'sigmoid', the only one implemented")
-    expect(c.topk_method == "noaux_tc", "topk_method", "'noaux_tc', the only one implemented")
-    expect(
-        c.moe_layer_freq == 1, "moe_layer_freq", "1, experts in every layer after the dense ones"
-    )
-    expect(c.hidden_act in ACT2FN, "hidden_act", "an activation of transformers, such as 'silu'")
-    experts, groups = c.n_routed_experts, c.n_group
-    expect(experts % groups == 0, "n_group", f"a divisor of n_routed_experts = {experts}")
-    expect(experts // groups >= 2, "n_group", "at least two experts per group: two are scored")
-    expect(c.topk_group <= groups, "topk_group", f"at most n_group = {groups}")
-    reach = c.topk_group * (experts // groups)
-    what = f"at most {reach}, the experts of topk_group groups"
-    expect(c.num_experts_per_tok <= reach, "num_experts_per_tok", what)
     return problems

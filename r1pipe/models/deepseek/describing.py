@@ -9,31 +9,35 @@ from r1pipe.models.deepseek.configuration import DeepseekConfig
 
 @dataclass(frozen=True)
 class Description:
-    """Sizes of one model; MTP modules are counted apart, as in the public model card."""
+    """Sizes of one model; MTP modules are counted apart, as in the public model card.
+
+    None is what an architecture other than DeepSeek's has not, or not in this form.
+    """
 
     parameters: int
     """All weights of the main model, embedding and head included."""
-    active_parameters: int
+    active_parameters: int | None
     """Weights one token meets: K of the routed experts, everything else, the embedding once."""
-    mtp_parameters: int
+    mtp_parameters: int | None
     """Weights of the MTP modules; they share embedding and head."""
-    kv_bytes_per_token: int
-    """Cache of one token over all layers, latent: kv_lora_rank + qk_rope_head_dim numbers each."""
-    kv_bytes_per_token_mha: int
+    kv_bytes_per_token: int | None
+    """Cache of one token over all layers; latent, kv_lora_rank + qk_rope_head_dim numbers each."""
+    kv_bytes_per_token_mha: int | None
     """The same with keys and values of every head cached."""
-    kv_bytes_per_token_gqa: int
+    kv_bytes_per_token_gqa: int | None
     """The same with `GQA_GROUPS` key-value heads."""
-    kv_bytes_per_token_mqa: int
+    kv_bytes_per_token_mqa: int | None
     """The same with one key-value head."""
-    forward_flops_per_token: int
+    forward_flops_per_token: int | None
     """Multiplications and additions of one token's forward pass after `context` tokens."""
     context: int
     """Tokens attended to, for `forward_flops_per_token`."""
 
     @property
-    def training_flops_per_token(self) -> int:
+    def training_flops_per_token(self) -> int | None:
         """Forward and backward: three times the forward pass."""
-        return 3 * self.forward_flops_per_token
+        forward = self.forward_flops_per_token
+        return None if forward is None else 3 * forward
 
 
 GQA_GROUPS = 8

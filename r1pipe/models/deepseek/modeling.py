@@ -8,13 +8,9 @@ latents. Shapes: B batch, T tokens, D hidden features, V vocabulary, E experts.
 from __future__ import annotations
 
 import copy
-import json
-import re
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
@@ -24,17 +20,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as stock
-from transformers.utils import logging
 
 from r1pipe.errors import Problem, UserError
 from r1pipe.models.deepseek.attention import LatentAttention
 from r1pipe.models.deepseek.auxiliary import Trace, add_auxiliary_losses, ask_for_no_router_logits
+from r1pipe.models.deepseek.checkpoint_loading import PublicCheckpoints
 from r1pipe.models.deepseek.configuration import DeepseekConfig
-from r1pipe.models.deepseek.experts import MixtureOfExperts, Router, recorded
+from r1pipe.models.deepseek.experts import MixtureOfExperts, Router, recorded, routers_of
+from r1pipe.models.deepseek.layers import FeedForward, RMSNorm
 from r1pipe.models.deepseek.packing import causal_mask, packed_positions, segments
+from r1pipe.models.deepseek.pieces import causal_lm_loss
 from r1pipe.models.deepseek.speculation import speculate
-
-logger = logging.get_logger(__name__)
 
 
 class DecoderLayer(stock.DeepseekV3DecoderLayer):
@@ -46,11 +42,20 @@ class DecoderLayer(stock.DeepseekV3DecoderLayer):
         self.hidden_size = config.hidden_size
         self.self_attn = LatentAttention(config, layer_idx)
         dense = layer_idx < config.first_k_dense_replace
-        self.mlp = stock.DeepseekV3MLP(config) if dense else MixtureOfExperts(config)
-        self.input_layernorm = stock.DeepseekV3RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = stock.DeepseekV3RMSNorm(
-            config.hidden_size, config.rms_norm_eps
-        )
+        self.mlp = FeedForward(config) if dense else MixtureOfExperts(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._route = layer_idx - config.first_k_dense_replace
+
+    def forward(
+        self, hidden_states: Tensor, routed_experts: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """Run the layer; `routed_experts` (B, T, layers with experts, K) replays a choice."""
+        if routed_experts is None or not isinstance(self.mlp, MixtureOfExperts):
+            return super().forward(hidden_states, **kwargs)
+        # An argument of the layer, so that gradient checkpointing replays it once more.
+        with self.mlp.gate.replaying(routed_experts[:, :, self._route].flatten(0, 1)):
+            return super().forward(hidden_states, **kwargs)
 
 
 class SharedHead(nn.Module):
@@ -58,7 +63,7 @@ class SharedHead(nn.Module):
 
     def __init__(self, config: DeepseekConfig) -> None:
         super().__init__()
-        self.norm = stock.DeepseekV3RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
 class MtpLayer(DecoderLayer):
@@ -69,8 +74,8 @@ class MtpLayer(DecoderLayer):
 
     def __init__(self, config: DeepseekConfig, layer_idx: int) -> None:
         super().__init__(config, layer_idx)
-        self.enorm = stock.DeepseekV3RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.hnorm = stock.DeepseekV3RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.shared_head = SharedHead(config)
 
@@ -84,7 +89,7 @@ class MtpLayer(DecoderLayer):
         return self.shared_head.norm(super().forward(self.eh_proj(joined_BTD), **kwargs))
 
 
-class DeepseekPreTrainedModel(stock.DeepseekV3PreTrainedModel):
+class DeepseekPreTrainedModel(PublicCheckpoints, stock.DeepseekV3PreTrainedModel):
     """Loading, saving and initialisation, shared by the backbone and the language model."""
 
     config: DeepseekConfig
@@ -117,7 +122,7 @@ class DeepseekModel(DeepseekPreTrainedModel, stock.DeepseekV3Model):
             [DecoderLayer(config, i) for i in range(main)]
             + [MtpLayer(config, main + k) for k in range(extra)]
         )
-        self.norm = stock.DeepseekV3RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = stock.DeepseekV3RotaryEmbedding(config=config)
         self.gradient_checkpointing = False
         self.trace: Trace | None = None
@@ -131,8 +136,7 @@ class DeepseekModel(DeepseekPreTrainedModel, stock.DeepseekV3Model):
     @property
     def routers(self) -> list[Router]:
         """Every router, in the order of the layers, MTP modules last."""
-        moes = (layer.mlp for layer in self.layers)
-        return [moe.gate for moe in moes if isinstance(moe, MixtureOfExperts)]
+        return routers_of(self.layers)  # an adapter may stand around one
 
     def forward(
         self,
@@ -151,6 +155,8 @@ class DeepseekModel(DeepseekPreTrainedModel, stock.DeepseekV3Model):
         """
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        if self.training and torch.is_grad_enabled() and past_key_values is None:
+            use_cache = False  # nobody continues a text from a training step
         assert inputs_embeds is not None
         fresh = past_key_values is None or past_key_values.get_seq_length() == 0
         shape = inputs_embeds.shape[:2]
@@ -181,7 +187,8 @@ class DeepseekModel(DeepseekPreTrainedModel, stock.DeepseekV3Model):
         apart = segments(shape, packing, padding, inputs_embeds.device)
         hidden: Any = outputs.last_hidden_state
         routed = [(choice, apart) for choice in choices]
-        self.trace = Trace(hidden, inputs_embeds, attention_mask, position_ids, apart, routed)
+        rows = shape[0] if packing is None else None
+        self.trace = Trace(hidden, inputs_embeds, attention_mask, position_ids, apart, routed, rows)
         return outputs
 
 
@@ -211,41 +218,15 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, stock.DeepseekV3ForCausalLM):
         self.register_forward_hook(add_auxiliary_losses, with_kwargs=True)
         self.post_init()
 
-    @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint in public layout; raises UserError when it lacks weights.
+    @property
+    def loss_function(self) -> Any:
+        """The loss of transformers' causal language models; on a GPU in fewer passes."""
+        on_gpu = self.lm_head.weight.is_cuda
+        return causal_lm_loss if on_gpu else PreTrainedModel.loss_function.fget(self)  # pyright: ignore
 
-        Without MTP weights in it the model has no MTP modules, whatever its config.json says, as
-        stock transformers writes it: `add_mtp_layers` makes fresh ones.
-        """
-        wants_info = kwargs.pop("output_loading_info", False)
-        config: Any = kwargs.pop("config", None)
-        if config is None:
-            read: Any = DeepseekConfig.from_pretrained(path, return_unused_kwargs=True, **kwargs)
-            config, kwargs = read
-        config = (
-            DeepseekConfig.from_stock(config) if type(config) is not cls.config_class else config
-        )
-        known = layers_in(path)
-        if known is not None:
-            config = copy.deepcopy(config)
-            first, asked = config.num_hidden_layers, config.num_nextn_predict_layers
-            config.num_nextn_predict_layers = sum(first + k in known for k in range(asked))
-        loaded: Any = super().from_pretrained(
-            path, *args, config=config, output_loading_info=True, **kwargs
-        )
-        model, info = loaded
-        missing = sorted({*info["missing_keys"], *(str(k) for k in info["mismatched_keys"])})
-        main = config.num_hidden_layers
-        if missing and all(_layer(name) >= main for name in missing):
-            logger.warning("the checkpoint has no weights for MTP modules: loaded without them")
-            model.model.layers, missing = model.model.layers[:main], []
-            model.config.num_nextn_predict_layers = 0
-        if missing:
-            what = f"weights missing or of another shape: {', '.join(missing[:4])}"
-            hint = "is its config.json the one it was saved with?"
-            raise UserError(Problem(str(path), what, hint))
-        return (model, info) if wants_info else model
+    @loss_function.setter
+    def loss_function(self, value: Any) -> None:
+        self._loss_function = value
 
     def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but `use_mtp=True` drafts with this model's own modules, live.
@@ -309,26 +290,6 @@ def _require_greedy(config: Any, rest: dict[str, Any]) -> None:
     ]
     if problems:
         raise UserError(problems)
-
-
-def layers_in(path: Any) -> set[int] | None:
-    """Return the layer numbers a local checkpoint holds weights for; None for what is not local."""
-    folder = Path(str(path))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    elif (folder / "model.safetensors").is_file():
-        with safe_open(folder / "model.safetensors", "pt") as weights:
-            names = list(weights.keys())
-    else:
-        return None
-    return {_layer(name) for name in names} - {-1}
-
-
-def _layer(name: str) -> int:
-    """Return the number of the layer a weight belongs to, -1 for none."""
-    match = re.match(r"model\.layers\.(\d+)\.", name)
-    return int(match.group(1)) if match else -1
 
 
 for _name in ("DeepseekModel", "DeepseekForCausalLM"):

@@ -60,23 +60,27 @@ def speculate(
         )
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     state = _State(model, input_ids, mask.bool())
-    rows = input_ids.shape[0]
-    done_B = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-    made: list[list[int]] = [[] for _ in range(rows)]
+    made: list[list[int]] = [[] for _ in input_ids]
+    done = [False for _ in input_ids]
     drafted = accepted = 0
     fresh_BT, counts_B = state.token_B[:, None], torch.ones_like(state.token_B)
     while True:
-        for row in range(rows):
-            for token in fresh_BT[row, : int(counts_B[row])].tolist():
-                if not done_B[row]:
-                    made[row].append(token)
-                    done_B[row] = token in end_ids or len(made[row]) == max_new_tokens
-        if bool(done_B.all()):
+        # The one place where a step waits for the device.
+        new = torch.cat([counts_B[:, None], fresh_BT], dim=1).tolist()
+        for row, (count, *tokens) in enumerate(new):
+            if done[row]:
+                continue
+            if state.forward_passes > 1:
+                drafted, accepted = drafted + 1, accepted + count - 1
+            for token in tokens[:count]:
+                made[row].append(token)
+                done[row] = token in end_ids or len(made[row]) == max_new_tokens
+                if done[row]:
+                    break
+        if all(done):
             break
         fresh_BT, agreed_B = state.step()
         counts_B = 1 + agreed_B.long()
-        drafted += int((~done_B).sum())
-        accepted += int((agreed_B & ~done_B).sum())
     width = max(map(len, made))
     tails = [row + [pad_id] * (width - len(row)) for row in made]
     sequences = torch.cat([input_ids, torch.tensor(tails, device=input_ids.device)], dim=1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -18,7 +19,7 @@ from transformers import (
 )
 
 from r1pipe.errors import UserError
-from r1pipe.models.deepseek import DeepseekConfig, DeepseekForCausalLM
+from r1pipe.models.deepseek import DeepseekConfig, DeepseekForCausalLM, update_biases
 
 IDS = torch.randint(1, 61, (2, 9), generator=torch.Generator().manual_seed(3))
 
@@ -60,6 +61,65 @@ def test_saved_checkpoint_loads_in_stock(mtp: int, shard: str, fresh: Any, folde
     assert (folder.parent / "again" / "config.json").read_text() == json.dumps(
         written, indent=2, sort_keys=True
     ) + "\n"
+
+
+def _trained(model: Any) -> Any:
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
+    for _ in range(2):
+        model(IDS, labels=IDS).loss.backward()
+        update_biases(model, 0.001)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def _with_generation(model: Any) -> Any:
+    model.generation_config.temperature, model.generation_config.do_sample = 0.6, True
+    model.generation_config.eos_token_id = [3, 5]
+    return model
+
+
+def _with_more_mtp(model: Any) -> Any:
+    model.add_mtp_layers(1)
+    return model
+
+
+@pytest.mark.parametrize("change", [_trained, _with_generation, _with_more_mtp])
+@pytest.mark.parametrize(
+    ("dtype", "tied", "shard"),
+    [
+        (torch.float32, False, "5GB"),
+        (torch.float32, True, "20KB"),
+        (torch.bfloat16, False, "20KB"),
+        (torch.bfloat16, True, "5GB"),
+    ],
+)
+def test_save_load_save_gives_the_same_files(
+    change: Any, dtype: torch.dtype, tied: bool, shard: str, fresh: Any, folder: Path
+) -> None:
+    mine = fresh(num_nextn_predict_layers=1, tie_word_embeddings=tied)
+    mine = change(mine).to(dtype)
+    mine.save_pretrained(folder, max_shard_size=shard)
+    again, other = folder, folder.parent / "again"
+    for _ in range(2):
+        AutoModelForCausalLM.from_pretrained(again).save_pretrained(other, max_shard_size=shard)
+        names = sorted(path.name for path in folder.iterdir())
+        assert {"config.json", "generation_config.json"} < set(names)
+        assert sorted(path.name for path in other.iterdir()) == names
+        for name in names:
+            assert (other / name).read_bytes() == (folder / name).read_bytes(), name
+        again, other = other, folder.parent / "once_more"
+    held = {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
+    assert ("lm_head.weight" in held) is not tied
+    for name, tensor in held.items():
+        bias = name.endswith("e_score_correction_bias")
+        assert tensor.dtype == (torch.float32 if bias else dtype), name
+    with safe_open(next(folder.glob("*.safetensors")), "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    theirs, info = DeepseekV3ForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+    if dtype == torch.float32:
+        assert torch.equal(theirs.eval()(IDS).logits, mine.eval()(IDS).logits)
 
 
 def test_saved_names_are_the_public_ones(fresh: Any, folder: Path) -> None:
@@ -108,10 +168,10 @@ def test_checkpoint_that_cannot_be_looked_into(
     stock: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on the hub: which layers it holds is known only when it is loaded."""
-    from r1pipe.models.deepseek import modeling
+    from r1pipe.models.deepseek import checkpoint_loading
 
     stock(num_nextn_predict_layers=1).save_pretrained(folder)
-    monkeypatch.setattr(modeling, "layers_in", lambda path: None)
+    monkeypatch.setattr(checkpoint_loading, "mtp_layers_in", lambda path: None)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.num_nextn_predict_layers == 0 and len(model.model.layers) == 3
     assert model.generate(IDS, max_new_tokens=2, do_sample=False).shape == (2, 11)
