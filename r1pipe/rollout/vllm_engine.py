@@ -1,0 +1,312 @@
+"""vLLM in this process: ids in, ids and log-probabilities out, weights taken from a trainer."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r1pipe.artifact import model_path
+from r1pipe.errors import StageFailed
+from r1pipe.models.loading import load_tokenizer
+from r1pipe.rollout.engine import OnDone, SampledTokens, WritingEngine, cut
+from r1pipe.rollout.vllm_support import (
+    engine_options,
+    on_gpu,
+    plain_errors,
+    process_unchanged,
+    require_head_size,
+    require_vllm,
+    uncompiled,
+)
+from r1pipe.rollout.vllm_weights import (
+    forget_packed_experts,
+    has_own_head,
+    pack_tied_heads,
+    takes_weights_directly,
+    with_head,
+)
+from r1pipe.schema import Load, Rollout, Sampling
+
+ROUTES_OPTIONS = {"enable_return_routed_experts": True, "enable_prefix_caching": True}
+"""What vLLM needs to report routes, beside its second model runner."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What an engine has to know of the trainer whose process it shares."""
+
+    ranks: int = 1
+    """Processes of the training; each has an engine of its own, or a part of one."""
+    dtype: str = "float32"
+    """What the trainer computes in."""
+    end_ids: tuple[int, ...] = ()
+    rows: int = 256
+    """Completions of one call."""
+    routes: bool = False
+    """Report which experts every token met; vLLM does so on a GPU only."""
+
+
+class VllmEngine(WritingEngine):
+    """vLLM's engine; the model is loaded from its folder or the hub, later weights by `load`."""
+
+    def __init__(
+        self, rollout: Rollout, reference: str, load: Load, beside: Beside | None = None
+    ) -> None:
+        """`beside`: given where the engine shares a process with a trainer."""
+        vllm = require_vllm()
+        self.rollout = rollout
+        self.tokenizer = load_tokenizer(reference, load)
+        options = engine_options(rollout)
+        dtype = rollout.precision
+        if beside is not None:
+            options.setdefault("max_num_seqs", beside.rows)
+            if beside.ranks > 1:
+                options["distributed_executor_backend"] = "external_launcher"
+            dtype = beside.dtype if dtype == "auto" else dtype
+            if beside.routes:
+                options |= ROUTES_OPTIONS
+                os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "1")
+        options["max_num_batched_tokens"] = max(
+            options["max_num_batched_tokens"], options.get("max_num_seqs", 0)
+        )
+        self._filled: set[str] = set()
+        self._alone = beside is None or beside.ranks == 1
+        self._eager, self._routes = options["enforce_eager"], bool(beside and beside.routes)
+        # The figures of what was sampled, after temperature and top-p. Without any wish for them
+        # the raw mode stays, in which a GPU has a faster sampler.
+        if rollout.logprobs == "engine":
+            options["logprobs_mode"] = "processed_logprobs"
+        with plain_errors(rollout, "starting vLLM"), process_unchanged():
+            self._llm: Any = vllm.LLM(
+                model=model_path(reference),
+                tokenizer=model_path(load.tokenizer or reference),
+                revision=load.revision,
+                # vLLM's own "auto" serves float32 weights in 16 bits.
+                dtype=dtype if dtype != "auto" else load.dtype,
+                trust_remote_code=load.trust_remote_code,
+                **options,
+            )
+        config = self._llm.llm_engine.model_config
+        if not config.use_mla:
+            require_head_size(config.get_head_size())
+        if self._in_process() and getattr(config.hf_config, "tie_word_embeddings", False):
+            self._fill_own_head()
+        self.context = config.max_model_len
+        named = getattr(config.hf_config, "eos_token_id", None)
+        more = [named] if isinstance(named, int) else list(named or [])
+        ends = beside.end_ids if beside is not None and beside.end_ids else ()
+        self.end_ids = sorted(set(ends) or {self.tokenizer.eos_token_id, *more})
+        # A trainer knows nothing of a ban; without one, both give a token the same probability.
+        banned = None if beside is not None else self.tokenizer.pad_token_id
+        self.banned = None if banned in self.end_ids else banned
+        self.extra: dict[str, Any] = {}
+        """More of vLLM's sampling parameters, by their own names."""
+        self._calls = 0
+
+    def write(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seed: int | None = None,
+        logprobs: bool = False,
+        on_done: OnDone | None = None,
+    ) -> SampledTokens:
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+
+        # One engine in this process draws from torch's generator, which is faster than one of its
+        # own for each completion; parts of an engine have to agree, whatever their generators hold.
+        apart = self.rollout.tensor_parallel_size > 1
+        if seed is not None and not apart:
+            torch.manual_seed(seed)
+        common: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "stop_token_ids": self.end_ids,
+            "logprobs": 0 if logprobs else None,
+            "logit_bias": None if self.banned is None else {self.banned: -100.0},
+            **self.extra,
+        }
+        params = [
+            _params(SamplingParams, seed=(seed + row) % 2**31 if apart and seed else None, **common)
+            for row in range(len(prompt_ids))
+        ]
+        found = self._run(prompt_ids, params, on_done)
+        ends = set(self.end_ids)
+        ids = [cut(list(out.outputs[0].token_ids), ends) for out in found]
+        routes = [out.outputs[0].routed_experts for out in found] if self._routes else None
+        if not logprobs:
+            return SampledTokens(ids, routes=routes)
+        values = [_flat(out.outputs[0].logprobs) for out in found]
+        values = [v[: len(i)] for v, i in zip(values, ids, strict=True)]
+        return SampledTokens(ids, values, routes)
+
+    def score(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        completion_ids: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+    ) -> list[list[float]]:
+        """Return the log-probability of every completion token, from one reading of the whole.
+
+        Tokens that the engine cannot look at any more (the last of a sequence as long as its
+        context) are NaN.
+        """
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+
+        pairs = list(zip(prompt_ids, completion_ids, strict=True))
+        # vLLM reads a prompt only to write behind it.
+        whole = [[*prompt, *completion][: self.context - 1] for prompt, completion in pairs]
+        params = [
+            _params(SamplingParams, temperature=0.0, max_tokens=1, prompt_logprobs=0) for _ in whole
+        ]
+        with self._scaled(temperature):
+            found = self._run(whole, params, None)
+        values = []
+        for (prompt, completion), read, out in zip(pairs, whole, found, strict=True):
+            known = _flat(out.prompt_logprobs)  # none for the first token
+            known = known[len(known) - (len(read) - len(prompt)) :] if read[len(prompt) :] else []
+            values.append(known + [math.nan] * (len(completion) - len(known)))
+        return values
+
+    @contextmanager
+    def _scaled(self, temperature: float) -> Iterator[None]:
+        """Divide the logits that are scored by the temperature: vLLM does so for samples alone."""
+        if temperature == 1:
+            yield
+            return
+        sampler = self._runner().sampler
+        plain = sampler.compute_logprobs
+        sampler.compute_logprobs = lambda logits: plain(logits.float() / temperature)
+        try:
+            yield
+        finally:
+            del sampler.compute_logprobs
+
+    def _run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[Any],
+        on_done: OnDone | None,
+    ) -> list[Any]:
+        """Return the finished request of every prompt, in order."""
+        engine = self._llm.llm_engine
+        self._calls += 1
+        found: dict[str, Any] = {}
+        with plain_errors(self.rollout, "writing"), uncompiled(self._eager):
+            asked = [f"{self._calls}-{row}" for row in range(len(prompts))]
+            try:
+                for name, ids, each in zip(asked, prompts, params, strict=True):
+                    engine.add_request(name, {"prompt_token_ids": list(ids)}, each)
+                while engine.has_unfinished_requests():
+                    before = len(found)
+                    for out in engine.step():
+                        if out.finished:
+                            found[out.request_id] = out
+                    if on_done is not None and len(found) > before:
+                        on_done(len(found))
+            except BaseException:
+                engine.abort_request([name for name in asked if name not in found])
+                raise
+        return [found[name] for name in asked]
+
+    def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Take new weights, by the names of the checkpoint.
+
+        All of the checkpoint has to be there. On a GPU they go from the trainer's memory to the
+        engine's without a copy on the host.
+        """
+        llm = self._llm
+        with plain_errors(self.rollout, "giving vLLM the new weights"), torch.no_grad():
+            stream = with_head(tensors, llm.apply_model(has_own_head)[0])
+            if llm.apply_model(takes_weights_directly)[0]:
+                loaded = llm.apply_model(lambda model: model.load_weights(stream))[0]
+            else:
+                llm.apply_model(forget_packed_experts)
+                with self._recorded() as loaded:
+                    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": stream})
+                llm.apply_model(pack_tied_heads)
+            # vLLM says nothing of weights that do not come; all that ever came has to come again.
+            self._filled = self._filled or set(loaded or ())
+            if missing := sorted(self._filled - set(loaded or ())):
+                what = f"vLLM got no new values for {len(missing)} of its weights"
+                raise StageFailed(f"{what}: {', '.join(missing[:3])} ...")
+            llm.reset_prefix_cache()
+        if on_gpu():
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def _recorded(self) -> Iterator[set[str]]:
+        """Yield a set that holds, after a reload, the names of the engine's weights it changed."""
+        loaded: set[str] = set()
+        model = self._runner().get_model()
+        plain = model.load_weights
+
+        def load_weights(weights: Iterable[tuple[str, Tensor]]) -> Any:
+            found = plain(weights)
+            loaded.update(found or ())
+            return found
+
+        model.load_weights = load_weights
+        try:
+            yield loaded
+        finally:
+            del model.load_weights
+
+    def _fill_own_head(self) -> None:
+        """Read the checkpoint again for an output head that it has as the embedding alone.
+
+        vLLM's DeepSeek-V3 has a head of its own and, where the weights are tied, leaves it as
+        memory was, without a word.
+        """
+        if not self._llm.apply_model(has_own_head)[0]:
+            return
+        from vllm.model_executor.model_loader import (  # pyright: ignore[reportMissingImports]
+            get_model_loader,
+        )
+
+        runner = self._runner()
+        loader: Any = get_model_loader(runner.load_config)
+        self.load(loader.get_all_weights(runner.model_config, runner.get_model()))
+
+    def _in_process(self) -> bool:
+        return hasattr(getattr(self._llm.llm_engine, "model_executor", None), "driver_worker")
+
+    def _runner(self) -> Any:
+        return self._llm.llm_engine.model_executor.driver_worker.model_runner
+
+    def close(self) -> None:
+        if not hasattr(self, "_llm"):
+            return
+        if self._alone:  # left to the collector, its end could come in the middle of the next one
+            self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        gc.collect()
+        if self._alone:
+            from vllm.distributed import (  # pyright: ignore[reportMissingImports]
+                cleanup_dist_env_and_memory,
+            )
+
+            cleanup_dist_env_and_memory()
+
+
+def _params(made: Any, **values: Any) -> Any:
+    from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
+
+    return made(
+        detokenize=False, flat_logprobs=True, output_kind=RequestOutputKind.FINAL_ONLY, **values
+    )
+
+
+def _flat(found: Any) -> list[float]:
+    """Return vLLM's flat log-probabilities: one for each token, as none but its own was asked."""
+    return found.logprobs if found is not None else []

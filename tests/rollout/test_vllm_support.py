@@ -1,0 +1,89 @@
+"""vLLM's version and its errors are put into the user's terms, without vLLM being here."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from r1pipe.errors import StageFailed, UserError
+from r1pipe.rollout import vllm_support
+from r1pipe.rollout.vllm_support import explain, plain_errors, process_unchanged, require_vllm
+from tests.vllm import families
+
+
+@pytest.mark.parametrize("version", ["0.21.0", "0.32.0", "0.11.2+cu129"])
+def test_an_unsupported_version_names_the_supported_range(version, monkeypatch):
+    monkeypatch.setattr(vllm_support, "installed_version", lambda: version)
+    with pytest.raises(UserError, match=r">=0\.22\.0,<=0\.31\.0") as caught:
+        require_vllm()
+    assert version in str(caught.value) and caught.value.problems[0].where == "rollout.engine"
+
+
+def test_without_vllm_the_way_to_it_is_named(monkeypatch):
+    monkeypatch.setattr(vllm_support, "installed_version", lambda: None)
+    with pytest.raises(UserError, match="make vllm"):
+        require_vllm()
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "said"),
+    [
+        (
+            "Free memory on device cuda:0 (31.25/139.80 GiB) on startup is less than desired GPU "
+            "memory utilization (0.9, 125.82 GiB). Decrease GPU memory utilization or reduce GPU "
+            "memory used by other processes.",
+            "rollout.gpu_memory_utilization",
+            "lower it to 0.20",
+        ),
+        (
+            "To serve at least one request with the model's max seq len (131072), (16.0 GiB KV "
+            "cache is needed, which is larger than the available KV cache memory (2.5 GiB). Based "
+            "on the available memory, the estimated maximum model length is 20480. Try ...",
+            "rollout.max_model_length",
+            "to 20480 or less",
+        ),
+        (
+            "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
+            "rollout.gpu_memory_utilization",
+            "raise it",
+        ),
+        (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139 GiB",
+            "rollout.gpu_memory_utilization",
+            "lower it to 0.40",
+        ),
+        (
+            "Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0",
+            "rollout.engine",
+            "rollout=compact",
+        ),
+        (
+            "Model architectures ['FooForCausalLM'] are not supported for now. Supported: ...",
+            "rollout.engine",
+            "rollout=transformers",
+        ),
+    ],
+)
+def test_errors_name_the_setting_that_mends_them(text, where, said):
+    problem = explain(text, families.rollout(gpu_memory_utilization=0.5))
+    assert problem is not None and problem.where == where
+    assert said in str(problem)
+
+
+def test_an_error_no_setting_mends_stops_the_stage_in_one_line(capsys):
+    with pytest.raises(StageFailed, match="writing: vLLM failed: RuntimeError: engine died"):  # noqa: SIM117
+        with plain_errors(families.rollout(), "writing"):
+            raise RuntimeError("engine died\nand more")
+    assert "and more" in capsys.readouterr().err
+
+
+def test_starting_an_engine_leaves_the_process_as_it_was():
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)
+    wanted = (torch.rand(1).item(), random.random(), np.random.rand(), torch.set_num_threads)
+    torch.manual_seed(1), random.seed(1), np.random.seed(1)
+    with process_unchanged():
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        torch.set_num_threads = None
+    found = (torch.rand(1).item(), random.random(), np.random.rand(), torch.set_num_threads)
+    assert found == wanted
