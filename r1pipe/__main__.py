@@ -27,6 +27,8 @@ examples:
 
 overrides (Hydra's grammar; unknown keys are errors):
   dry_run=true            print the plan and exit: 0, or 2 with every config error at once
+  model=NAME              tiny tiny_mla_moe mla_moe_30m mla_moe_300m deepseek_v3 deepseek_v3_base hf
+  describe=true           print the model's parameters, cache and FLOPs per token, and exit
   until=NAME              run what NAME needs, and it  only=[NAME,...]   run just these stages
   from_stage=NAME         run again from there on
   launcher=NAME           local torchrun multi_gpu zero1 zero2 zero3 fsdp2 slurm

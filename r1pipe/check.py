@@ -129,8 +129,8 @@ def _not_there_yet(plan: Plan, planned: PlannedStage) -> str | None:
 
 def _tokenizer(plan: Plan, planned: PlannedStage) -> Any:
     """Return the tokenizer that the stage's model has, or will have when it is made."""
+    from r1pipe.models.building import build_model
     from r1pipe.models.loading import load_tokenizer
-    from r1pipe.registry import ARCHITECTURES
 
     stage: Any = planned.stage
     load = stage.load
@@ -143,8 +143,7 @@ def _tokenizer(plan: Plan, planned: PlannedStage) -> Any:
             return load_tokenizer(arrow.reference, load)
         maker = planned.stage
         if isinstance(maker, PretrainStage):
-            _, tokenizer = ARCHITECTURES.get(maker.architecture)(size=maker.size, seed=maker.seed)
-            return tokenizer
+            return build_model(maker, planned.name)[1]
 
 
 def _table(trial: Any, weights: Mapping[str, float]) -> str:

@@ -67,7 +67,12 @@ def show(composed: dict[str, Any], unresolved: list[Problem]) -> int:
 
 
 def execute(run: Run, composed: dict[str, Any], recipe: str, overrides: list[str]) -> int:
-    """Plan a validated run, then print the plan or carry it out."""
+    """Plan a validated run, then print the plan or carry it out; or describe its model."""
+    if run.describe:
+        from r1pipe.describing import describe_run
+
+        print(describe_run(run))
+        return 0
     plan = make_plan(run)
     if run.dry_run:
         print(plan_table(plan))
@@ -110,9 +115,16 @@ def parse(arguments: list[str]) -> Request:
             name, folder = path.stem, path.parent
         else:
             overrides.append(argument)
+    asked = any(override.lower() == "describe=true" for override in overrides)
+    if name == SINGLE and asked and not _names_stage(overrides):
+        overrides.append("stage=eval")  # a model is described without a stage
     if folder is not None and not folder.is_dir():
         raise UserError(Problem("--config-dir", f"no such directory: `{folder}`"))
     return Request(name, folder, overrides, show)
+
+
+def _names_stage(overrides: list[str]) -> bool:
+    return any(override.startswith("stage=") for override in overrides)
 
 
 def _value_of(flag: str, rest: Iterator[str]) -> str:

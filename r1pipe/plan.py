@@ -141,7 +141,7 @@ def _outside_problems(key: str, arrow: Input, stage: Stage) -> Iterator[Problem]
     elif arrow.wanted == "model":
         tokenizer = stage.load.tokenizer if arrow.field == "init_from" else None
         problem = folder_problem(arrow.reference)
-        problem = problem or folder_problem(tokenizer or arrow.reference, weights=False)
+        problem = problem or folder_problem(tokenizer or arrow.reference, "tokenizer")
         if problem:
             yield Problem(key, f"`{problem.where}`: {problem.what}", problem.hint)
     elif artifact is None:

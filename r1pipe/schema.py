@@ -53,6 +53,25 @@ class Data(Source):
     """What to do with prompts longer than the context."""
 
 
+class Fp8(Strict):
+    """Which layers `precision: fp8_block` converts, and how.
+
+    Embedding, output head, routers and norms are kept whatever stands here, as in DeepSeek-V3
+    (arXiv 2412.19437, 3.3.1); a kept layer computes in the higher precision.
+    """
+
+    include: list[str]
+    """Glob patterns of module names (`*.mlp.*`): only these are converted; empty: all that fit."""
+    exclude: list[str]
+    """Glob patterns of module names that are kept (`*.self_attn.*`)."""
+    min_features: int = Field(ge=1)
+    """Layers with a side smaller than this are kept; so are sides that 16 does not divide."""
+    power_of_two_scales: bool
+    """Scales are powers of two (UE8M0), as Blackwell takes them; else float32."""
+    strict: bool
+    """Stop on a GPU without FP8 units instead of keeping the higher precision."""
+
+
 class Load(Strict):
     """How weights become a model."""
 
@@ -66,6 +85,12 @@ class Load(Strict):
     """Tokenizer path, when it is not beside the weights."""
     chat_template: str | None
     """Jinja file that replaces the tokenizer's own template."""
+    precision: Literal["fp8_block"] | None = None
+    """`fp8_block`: linear layers and routed experts multiply in FP8 with scales per block, forward
+    and backward, as DeepSeek-V3 was trained; `dtype` is that of the master weights, which all that
+    is saved, optimised and sent holds. null: as `dtype` and `trainer.bf16` say."""
+    fp8: Fp8 | None = None
+    """Which layers `precision` converts; null: conf/model/hf.yaml's."""
 
 
 class Lora(Strict):
@@ -84,6 +109,16 @@ class Model(Strict):
     """Hub id, local folder, or a stage's output_dir."""
     load: Load
     lora: Lora | None
+    architecture: str | None = None
+    """Registered builder of what a stage of kind `pretrain` starts from; null builds nothing."""
+    size: str | None = None
+    """Which of the model's sizes; null with a `config` that is one size alone."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of a stage of kind `pretrain`, unless that says another."""
+    config: dict[str, Any] = {}
+    """Fields of the architecture by its own names, as in config.json; null: the tokenizer's."""
+    sizes: dict[str, dict[str, Any]] = {}
+    """Size -> what it changes in `config`; empty for builders that know their sizes themselves."""
 
 
 class Launcher(Strict):
@@ -120,7 +155,29 @@ class Rollout(Strict):
     vllm_mode: Literal["colocate", "server"]
     vllm_server_base_url: str | None
     gpu_memory_utilization: float = Field(gt=0, le=1)
+    """Share of the GPU's memory that vLLM may take: weights and cache."""
     tensor_parallel_size: int = Field(ge=1)
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    """What vLLM computes in; `auto`: what the trainer computes in, or `load.dtype`."""
+    max_model_length: int | None = Field(ge=2)
+    """Tokens of prompt and completion together (vLLM); null: the model's own context."""
+    max_num_seqs: int | None = Field(ge=1)
+    """Completions vLLM writes at a time; null: all of a training step, else vLLM's own number."""
+    enforce_eager: bool | None
+    """Run vLLM's model without compiling it; null: on a CPU only."""
+    logprobs: Literal["engine", "rescore", "none"]
+    """Where the log-probabilities of sampled tokens come from that the off-policy correction of
+    GRPO weighs them with (`trainer.vllm_importance_sampling_*`): from vLLM's `engine` with the
+    tokens, by its reading the completions once more (`rescore`), or from nowhere: no correction."""
+    check_every: int = Field(ge=0)
+    """Optimizer steps between two comparisons of vLLM's log-probabilities with the trainer's on
+    the same tokens; 0: never."""
+    check_sequences: int = Field(ge=1)
+    """Completions compared each time, on each rank."""
+    alarm_threshold: float | None = Field(gt=0)
+    """Mean |difference| in nats from which on vLLM does not hold the trainer's weights; null: 0.001
+    where it computes in float32, 0.1 in 16 bits."""
+    on_alarm: Literal["stop", "warn"]
 
 
 class Sampling(Strict):
@@ -162,8 +219,26 @@ class StageBase(Strict):
     tracker: Tracker
 
 
+class Auxiliary(Strict):
+    """What DeepSeek-V3 trains beside the loss; null is what the model's config.json says.
+
+    These hold for the stage alone. Models without routed experts or MTP modules have no use for
+    them. V3 is its technical report, arXiv 2412.19437.
+    """
+
+    bias_update_speed: float | None = Field(default=None, ge=0)
+    """gamma: what a router's bias moves per optimizer step (V3 2.1.2; 4.2: 0.001); 0 keeps it."""
+    bias_frozen_from: int | None = Field(default=None, ge=0)
+    """Optimizer step from which gamma is 0 (V3 4.2: for the last 500 B tokens); null: never."""
+    balance_factor: float | None = Field(default=None, ge=0)
+    """alpha: weight of the sequence-wise balance loss (V3 eq. 17; 4.2: 0.0001)."""
+    mtp_loss_weight: float | None = Field(default=None, ge=0)
+    """lambda: weight of the MTP losses (V3 eq. 25; 4.2: 0.3, later 0.1); 0 freezes the modules."""
+
+
 class Trained(StageBase):
     load: Load
+    auxiliary: Auxiliary = Auxiliary()
     trainer: dict[str, Any]
     """Passed to the TRL config of this kind, names unchanged; checked against its fields."""
 
@@ -178,7 +253,10 @@ class PretrainStage(Supervised):
     kind: Literal["pretrain"]
     architecture: str
     """Registered model builder, made from a config with random weights."""
-    size: str
+    size: str | None = None
+    """One of `sizes`, or of the builder's own."""
+    config: dict[str, Any] = {}
+    sizes: dict[str, dict[str, Any]] = {}
 
 
 class SftStage(Supervised):
@@ -194,6 +272,10 @@ class GrpoStage(Trained):
     data: Data
     rewards: Rewards
     rollout: Rollout
+    router_replay: Literal["none", "policy", "rollout"] = "none"
+    """Whose choice of experts the updates on a batch repeat: `none` lets routers choose anew,
+    `policy` repeats the old policy's (R2; GSPO, arXiv 2507.18071), `rollout` what the engine used
+    while writing (R3; arXiv 2510.11370). For models of DeepSeek-V3's kind."""
 
 
 class DistillStage(Trained):
@@ -235,7 +317,7 @@ class EvalStage(StageBase):
     rewards: Rewards
     """Measured on every completion; weights are not used."""
     save_samples: int = Field(ge=0)
-    """Completions per task and decoding kept for the report."""
+    """Completions per task and decoding kept for the report, and as many of the wrong ones."""
     rollout: Rollout
 
 
@@ -258,6 +340,8 @@ class Run(Strict):
     jobs: int = Field(ge=1)
     """Stages that may run side by side when their inputs are ready."""
     dry_run: bool
+    describe: bool = False
+    """Print what the model amounts to (parameters, cache, arithmetic) and stop."""
     only: list[str] | str | None
     """Run just these stages (their inputs must be there)."""
     until: str | None

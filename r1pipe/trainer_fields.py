@@ -56,7 +56,7 @@ def trainer_fields(kind: str) -> dict[str, str]:
 
 @functools.cache
 def _fields(package: str, file: str, class_name: str) -> dict[str, str]:
-    tree = _class(package, file, class_name)
+    tree = class_source(package, file, class_name)
     found: dict[str, str] = {}
     for base in tree.bases:
         if isinstance(base, ast.Name) and base.id in _BASES:
@@ -67,7 +67,8 @@ def _fields(package: str, file: str, class_name: str) -> dict[str, str]:
     return found
 
 
-def _class(package: str, file: str, class_name: str) -> ast.ClassDef:
+def class_source(package: str, file: str, class_name: str) -> ast.ClassDef:
+    """Return a class of an installed package as syntax, without importing it."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"{package} is not installed", name=package)
@@ -121,7 +122,7 @@ def known_values(kind: str, field: str) -> tuple[str, ...]:
         return _LOSSES
     if field != "lr_scheduler_type":
         return ()
-    schedulers = _class("transformers", "trainer_utils.py", "SchedulerType")
+    schedulers = class_source("transformers", "trainer_utils.py", "SchedulerType")
     return tuple(
         str(node.value.value)
         for node in schedulers.body

@@ -16,11 +16,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from r1pipe.architecture_fields import architecture_problems
 from r1pipe.compose import RECIPE_HINT
 from r1pipe.echoes import causes, without_echoes
 from r1pipe.errors import Problem, UserError, did_you_mean
 from r1pipe.launch import preset_path
-from r1pipe.registry import ARCHITECTURES, REWARDS, TASKS
+from r1pipe.registry import REWARDS, TASKS
 from r1pipe.schema import (
     EVAL_SUFFIX,
     MODEL_KINDS,
@@ -59,6 +60,8 @@ def validate(config: dict[str, Any], unresolved: Sequence[Problem] = ()) -> Run:
         problems += _schema_problems(error, config)
     if isinstance(rewards := config.get("reward"), dict):
         problems += _reward_problems("reward", rewards)
+    if isinstance(model := config.get("model"), dict) and model.get("architecture") is not None:
+        problems += architecture_problems("model", model)
     if isinstance(template := config.get("evaluation"), dict):
         problems += _stage_problems("evaluation", template)
     stages = config.get("stages")
@@ -127,6 +130,10 @@ def _schema_problem(item: Any, config: dict[str, Any]) -> Problem:
             return Problem(key, "there is no such stage", did_you_mean(str(loc[-1]), others))
         hint = did_you_mean(str(kind), STAGE_TYPES)
         return Problem(f"{key}.kind", f"`{kind}` is not a kind of stage", hint)
+    if key.endswith(".architecture") and received is None:
+        what = "the run's model is one that is loaded, with no architecture to build"
+        hint = "`model=tiny` and `model=tiny_mla_moe` are built; or leave this stage out"
+        return Problem(key, what, hint)
     expected = "expected a mapping of keys" if wrong in MAPPING_ERRORS else item["msg"].lower()
     return Problem(key, f"{expected}, received {_shown(received)}")
 
@@ -201,9 +208,8 @@ def _stage_problems(key: str, stage: dict[str, Any]) -> list[Problem]:
         what = f"a stage of kind `{kind}` runs vLLM in its own process, not on a server"
         hint = f"set `{key}.rollout.vllm_mode=colocate`"
         problems.append(Problem(f"{key}.rollout.vllm_mode", what, hint))
-    if kind == "pretrain" and stage.get("architecture") not in ARCHITECTURES.names():
-        hint = did_you_mean(str(stage.get("architecture")), ARCHITECTURES.names())
-        problems.append(Problem(f"{key}.architecture", "not a registered model builder", hint))
+    if kind == "pretrain" and stage.get("architecture") is not None:
+        problems += architecture_problems(key, stage)
     if isinstance(data := stage.get("data"), dict):
         problems += _data_problems(f"{key}.data", data)
     if isinstance(few_shot := stage.get("few_shot"), dict):

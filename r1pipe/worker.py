@@ -28,6 +28,7 @@ from r1pipe.fingerprint import STAGE_FILES
 from r1pipe.launch import die_with_parent
 from r1pipe.schema import Stage
 from r1pipe.stages.context import Outcome, Progress, StageContext
+from r1pipe.stages.trl_imports import keep_vllm_out_of_trl
 
 
 def main(workdir: Path) -> int:
@@ -56,6 +57,7 @@ def main(workdir: Path) -> int:
 def run_stage(context: StageContext) -> Outcome:
     """Call `run` of the module that implements this kind of stage."""
     kind: str = context.stage.kind  # type: ignore[attr-defined]
+    keep_vllm_out_of_trl(context.stage)
     module = import_module(f"r1pipe.stages.{STAGE_FILES[kind].removesuffix('.py')}")
     return module.run(context)
 

@@ -252,6 +252,8 @@ PHASES = {
     "start-up": ("startup_s", "setup_s", "import_s", "load_s"),
     "training": ("train_s", "training_s"),
     "generation": ("generate_s", "generation_s", "rollout_s", "sampling_s", "evaluation_s"),
+    "weights": ("sync_s", "check_s"),
+    "scoring": ("reward_s", "score_s"),
     "saving": ("save_s",),
 }
 

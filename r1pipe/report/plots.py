@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,22 +65,53 @@ def panels(stage: StageRecord) -> list[Panel]:
         ("kl", "KL to the reference, nats a token", {}),
         ("loss", "loss", {}),
         ("mean_token_accuracy", "tokens predicted, %", {"share": True}),
+        ("mtp_loss", "loss of multi-token prediction, before its weight", {}),
+        ("balance_loss", "balance loss of the experts, weighted", {}),
+        ("experts/max_violation", "load of the busiest expert over the mean", {}),
         ("learning_rate", "learning rate", {}),
         ("grad_norm", "gradient norm", {}),
+        ("rollout/logp_diff_mean", "engine against trainer, mean |Δ log p|, nats", {}),
         ("tokens_per_second", "tokens a second", {}),
+        ("generated_tokens_per_second", "tokens written a second of writing", {}),
     ]
     found = []
     for key, title, options in single:
         curve = _curve(history, key)
         if key == "tokens_per_second" and curve is None:
             curve = _speed(history)
-        if curve is not None:
+        if key == "experts/max_violation" and curve is not None:
+            worst = _curve(history, f"{key}_worst_layer", "worst layer")
+            found.append(Panel(title, [replace(curve, label="mean"), *filter(None, [worst])]))
+        elif curve is not None:
             found.append(Panel(title, [curve], **options))
         if key == "reward" and components:
             curves = [_curve(history, f"rewards/{c}/mean", c) for c in components]
             found.append(Panel("reward by component, mean", [c for c in curves if c]))
             found += _by_task(history, components)
+    if phases := _phases(history):
+        found.append(Panel("where a step's seconds go", phases))
     return found
+
+
+PHASES = {
+    "writing": ("generate_time",),
+    "update": ("update_time",),
+    "scoring": ("score_time",),
+    "rewards": ("reward_time",),
+    "weights to the engine": ("sync_time", "check_time"),
+    "other": ("other_time",),
+}
+
+
+def _phases(history: list[dict[str, Any]]) -> list[Curve]:
+    """Return the seconds of a step by phase, phases that are never there left out."""
+    steps = [row for row in history if isinstance(row.get("generate_time"), (int, float))]
+    curves = []
+    for label, keys in PHASES.items():
+        values = [sum(float(row.get(key) or 0.0) for key in keys) for row in steps]
+        if any(values):
+            curves.append(Curve(label, [row["step"] for row in steps], values))
+    return curves
 
 
 def _by_task(history: list[dict[str, Any]], components: Sequence[str]) -> list[Panel]:

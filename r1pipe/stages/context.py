@@ -55,3 +55,8 @@ class Outcome:
     kind: Literal["model", "dataset", "evaluation"]
     metrics: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+
+
+def dropped_prompts(count: int) -> dict[str, int]:
+    """Return the metric of prompts left out because they are too long; nothing where none were."""
+    return {"prompts_dropped": count} if count else {}

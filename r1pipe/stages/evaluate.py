@@ -28,11 +28,11 @@ from r1pipe.rewards.combining import name_of
 from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
 from r1pipe.rewards.probes import ANSWER_REWARDS
 from r1pipe.rewards.trial import gold_data_problems
-from r1pipe.rollout.engine import Engine, make_engine
+from r1pipe.rollout.engine import Engine, make_engine, phase_seconds
 from r1pipe.rollout.scored import write_and_score
 from r1pipe.rollout.shards import Shards
 from r1pipe.schema import EvalStage
-from r1pipe.stages.context import Outcome, StageContext
+from r1pipe.stages.context import Outcome, StageContext, dropped_prompts
 
 Row = dict[str, Any]
 SHARD_BATCHES = 4
@@ -48,14 +48,16 @@ def run(context: StageContext) -> Outcome:
     rows = [_with_id(row) for row in load_mixed_rows(stage.data, DATA_SEED, need={"prompt"})]
     started = time.perf_counter()
     engine = make_engine(stage.rollout, stage.init_from, stage.load)
+    ready = time.perf_counter()
     measured, _ = build_rewards(stage.rewards, partial(render_prompt, tokenizer=engine.tokenizer))
     if problems := gold_data_problems(rows, measured):
         raise UserError(problems)
     rewards = [GuardedReward(reward, context.workdir / FAILURES_FILE) for reward in measured]
+    asked = len(rows)
     rows, prompt_ids = _prompts(stage, rows, engine)
     work = _Work(context, stage, engine, rewards, rows, prompt_ids)
     results = {name: work.decode(name) for name in stage.decodings}
-    wall = time.perf_counter() - started
+    timings = phase_seconds(engine, started, ready, work.tokens)
     engine.close()
     evaluation = evaluate(stage, context.name.removesuffix(SUFFIX), rows, results)
     text = json.dumps(evaluation, indent=2, ensure_ascii=False)
@@ -74,7 +76,7 @@ def run(context: StageContext) -> Outcome:
         for name, decoding in evaluation["decodings"].items()
         for metric, value in decoding["overall"].items()
     }
-    timings = {"evaluation_s": wall, "tokens_per_second": work.tokens / wall if wall else 0.0}
+    metrics |= dropped_prompts(asked - len(rows))
     return Outcome(kind="evaluation", metrics=metrics, timings=timings)
 
 

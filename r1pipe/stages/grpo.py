@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from typing import Any
 
 from trl.trainer import grpo_trainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -13,30 +12,42 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from r1pipe.data.prompts import render_prompt
 from r1pipe.data.sources import check_prompt_lengths, load_data
-from r1pipe.models.loading import context_length, load_model, load_tokenizer, lora_config
+from r1pipe.models.loading import load_causal_lm, load_tokenizer, lora_config
 from r1pipe.rewards.building import build_rewards
 from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
 from r1pipe.schema import GrpoStage
+from r1pipe.stages.by_task import RewardsByTask
 from r1pipe.stages.checkpoint import WholeCheckpoints
 from r1pipe.stages.context import Outcome, StageContext
 from r1pipe.stages.guards import FiniteSteps
 from r1pipe.stages.length_split import SplitByLength
 from r1pipe.stages.preflight import preflight
-from r1pipe.stages.rollouts import compact_rollout, keep_tables_silent, rollout_options
+from r1pipe.stages.reference import follow_the_policy
+from r1pipe.stages.rollouts import (
+    compact_rollout,
+    context_room,
+    engine_beside,
+    keep_tables_silent,
+    rollout_options,
+)
+from r1pipe.stages.router_replay import RouterReplay, require_routers
+from r1pipe.stages.telemetry import SecondsByPhase
 from r1pipe.stages.training import run_training, trainer_config
 
 
-class R1GRPOTrainer(FiniteSteps, WholeCheckpoints, SplitByLength, GRPOTrainer):
+class R1GRPOTrainer(
+    FiniteSteps,
+    WholeCheckpoints,
+    SplitByLength,
+    RewardsByTask,
+    RouterReplay,
+    SecondsByPhase,
+    GRPOTrainer,
+):
     """TRL's trainer with whole checkpoints and finite numbers; keeps completions, prints none."""
 
-    seconds_writing = 0.0
-    """Wall-clock seconds spent on completions, whatever engine writes them."""
-
-    def _generate(self, prompts: list[Any]) -> Any:
-        started = time.perf_counter()
-        written = super()._generate(prompts)
-        self.seconds_writing += time.perf_counter() - started
-        return written
+    prompts_dropped = 0
+    """Rows left out because they and a completion are longer than the context."""
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "train_runtime" in logs:  # the last summary: its completions were kept already
@@ -64,9 +75,13 @@ def run(context: StageContext) -> Outcome:
         reward_weights=weights,
         **rollout_options(stage.rollout),
     )
-    model = load_model(stage.init_from, stage.load)
+    model = load_causal_lm(stage.init_from, stage.load)
+    where = f"stages.{context.name}.router_replay"
+    require_routers(model, where, stage.router_replay, stage.rollout)
+    follow_the_policy(grpo_trainer, stage)
     data = load_data(stage.data, stage.seed, need=("prompt",))
-    written, longest = args.max_completion_length or 0, context_length(model)
+    written, longest = args.max_completion_length or 0, context_room(model, stage.rollout)
+    asked = len(data)
     if longest is not None:
         data = check_prompt_lengths(data, tokenizer, longest - written, stage.data.overlong)
     preflight(data, tokenizer, stage.rewards, funcs, written, longest)
@@ -81,4 +96,7 @@ def run(context: StageContext) -> Outcome:
         peft_config=lora_config(stage.lora),
         rollout_func=compact_rollout(stage.rollout),
     )
-    return run_training(trainer, context, started)
+    trainer.router_replay = stage.router_replay
+    trainer.prompts_dropped = asked - len(data)
+    with engine_beside(trainer, stage.rollout, stage.init_from, stage.load):
+        return run_training(trainer, context, started)

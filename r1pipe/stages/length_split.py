@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from r1pipe.models.deepseek import DeepseekForCausalLM
+from r1pipe.stages.auxiliary import language_model
+
 PART_COST = 256
 """What one more forward and backward pass costs a CPU, in padded tokens (measured, 0.1 M model)."""
 BOUNDARIES = 16
 """A batch is cut at multiples of its size divided by this."""
 _SEQUENCE_MEANS = ("grpo", "sapo", "dr_grpo", "luspo")  # losses that average over sequences
+ROUTES = "routed_experts"
+"""Key of the replayed routes [rows, prompt and completion columns, layers, experts] in a batch."""
 
 
 class SplitByLength(Trainer):
@@ -33,14 +38,18 @@ class SplitByLength(Trainer):
         before = {name: len(values) for name, values in metrics.items()}
         weights = self._weights(inputs, parts)
         done = torch.zeros((), device=self.args.device)
+        auxiliary = AuxiliaryMean(self, weights)
         for part, weight in zip(parts[:-1], weights, strict=False):
             with self.accelerator.no_sync(model):
                 loss: Any = super().compute_loss(model, part, False, num_items_in_batch)
+                auxiliary.add()
                 loss = loss * weight
                 self.accelerator.backward(loss)
             done += loss.detach()
         last: Any = super().compute_loss(model, parts[-1], False, num_items_in_batch)
-        _merge_metrics(metrics, before, [float(_scored(part).sum()) for part in parts])
+        auxiliary.add()
+        tokens = [float(_scored(part).sum()) for part in parts]
+        _merge_metrics(metrics, before, {"aux_loss": weights}, tokens)
         return last * weights[-1] + done
 
     def _may_split(self, num_items_in_batch: Any) -> bool:
@@ -52,7 +61,7 @@ class SplitByLength(Trainer):
             return False
         if args.world_size > 1:
             return False  # ranks would cut differently, and each part gathers its metrics from all
-        if getattr(self, "aux_loss_enabled", False) or self.label_smoother is not None:
+        if self.label_smoother is not None or not auxiliary_splits(self):
             return False  # means over the tokens of one pass
         if hasattr(args, "loss_type") and hasattr(args, "num_generations"):
             return not self._entropy_bonus_enabled and args.top_entropy_quantile == 1.0  # pyright: ignore[reportAttributeAccessIssue]
@@ -68,6 +77,33 @@ class SplitByLength(Trainer):
             tokens = [float(_scored(part).sum()) for part in parts]
             return [count / max(sum(tokens), 1.0) for count in tokens]
         return [1.0] * len(parts)  # sums over tokens, divided by what the whole step counts
+
+
+def auxiliary_splits(trainer: Any) -> bool:
+    """Whether the loss that a model adds is none, or a mean over sequences as the trainer's is."""
+    if not getattr(trainer, "aux_loss_enabled", False):
+        return True
+    model = language_model(trainer)
+    balance_alone = isinstance(model, DeepseekForCausalLM) and model.config.mtp_loss_weight == 0
+    return balance_alone and getattr(trainer.args, "loss_type", None) in _SEQUENCE_MEANS
+
+
+class AuxiliaryMean:
+    """Leaves what the model noted of its auxiliary losses as the mean over a batch's parts."""
+
+    def __init__(self, trainer: Any, weights: list[float]) -> None:
+        model = language_model(trainer)
+        self._model = model if isinstance(model, DeepseekForCausalLM) else None
+        self._weights = iter(weights)
+        self._sum: dict[str, torch.Tensor] = {}
+
+    def add(self) -> None:
+        """Take in the pass of the next part."""
+        weight = next(self._weights)
+        if self._model is not None:
+            for name, value in self._model.auxiliary_losses.items():
+                self._sum[name] = self._sum.get(name, 0.0) + weight * value
+            self._model.auxiliary_losses = dict(self._sum)
 
 
 def split(inputs: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -117,6 +153,9 @@ def _part(inputs: dict[str, Any], rows: torch.Tensor, grpo: bool) -> dict[str, A
     for name, value in inputs.items():
         if not torch.is_tensor(value) or value.ndim == 0:
             part[name] = value
+        elif name == ROUTES:
+            before = inputs["prompt_ids"].shape[1]
+            part[name] = value[rows, before - prompt : before + longest]
         elif name in ("prompt_ids", "prompt_mask"):
             part[name] = value[rows, value.shape[1] - prompt :]
         elif value.ndim == 2 and value.shape[1] == right.shape[1]:
@@ -135,9 +174,15 @@ def _scored(part: dict[str, Any]) -> torch.Tensor:
 
 
 def _merge_metrics(
-    metrics: dict[str, list[float]], before: dict[str, int], tokens: list[float]
+    metrics: dict[str, list[float]],
+    before: dict[str, int],
+    special: dict[str, list[float]],
+    tokens: list[float],
 ) -> None:
-    """Replace what each part logged by one value for the batch, weighted by scored tokens."""
+    """Replace what each part logged by one value for the batch.
+
+    The weights of the parts are their scored tokens, but for the names in `special`.
+    """
     for name, values in metrics.items():
         new = values[before.get(name, 0) :]
         if len(new) != len(tokens):
@@ -145,6 +190,7 @@ def _merge_metrics(
         if name.endswith(("_min", "_max")):
             merged = (min if name.endswith("_min") else max)(new)
         else:
-            pairs = zip(new, tokens, strict=True)
-            merged = sum(value * count for value, count in pairs) / max(sum(tokens), 1.0)
+            weights = special.get(name, tokens)
+            pairs = zip(new, weights, strict=True)
+            merged = sum(value * weight for value, weight in pairs) / (sum(weights) or 1.0)
         values[before.get(name, 0) :] = [merged]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from r1pipe.data.sources import load_data
-from r1pipe.errors import Problem, UserError
-from r1pipe.registry import ARCHITECTURES
+from r1pipe.models.building import build_model
 from r1pipe.schema import PretrainStage
 from r1pipe.stages.context import Outcome, StageContext
 from r1pipe.stages.supervised import supervised_trainer
@@ -18,9 +17,6 @@ def run(context: StageContext) -> Outcome:
     started = time.perf_counter()
     stage = context.stage
     assert isinstance(stage, PretrainStage)
-    try:
-        model, tokenizer = ARCHITECTURES.get(stage.architecture)(size=stage.size, seed=stage.seed)
-    except ValueError as error:
-        raise UserError(Problem(f"stages.{context.name}.size", str(error))) from error
+    model, tokenizer = build_model(stage, context.name)
     trainer = supervised_trainer(context, model, tokenizer, load_data(stage.data, stage.seed))
     return run_training(trainer, context, started)

@@ -3,27 +3,65 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from r1pipe.errors import StageFailed
-from r1pipe.schema import Rollout
+from r1pipe.models.loading import context_length
+from r1pipe.schema import Load, Rollout
 from r1pipe.stages.guards import KEPT
 
 
 def rollout_options(rollout: Rollout) -> dict[str, Any]:
     """Return the rollout settings as fields of TRL's GRPO and distillation configs."""
-    if rollout.engine != "vllm":
+    if not uses_server(rollout):
         return {}
     return {
         "use_vllm": True,
-        "vllm_mode": rollout.vllm_mode,
+        "vllm_mode": "server",
         "vllm_server_base_url": rollout.vllm_server_base_url,
-        "vllm_gpu_memory_utilization": rollout.gpu_memory_utilization,
-        "vllm_tensor_parallel_size": rollout.tensor_parallel_size,
     }
+
+
+def uses_server(rollout: Rollout) -> bool:
+    return (rollout.engine, rollout.vllm_mode) == ("vllm", "server")
+
+
+def context_room(model: Any, rollout: Rollout) -> int | None:
+    """Return the tokens a prompt and its completion may have together, None without a limit."""
+    limits = [context_length(model)]
+    if rollout.engine == "vllm":
+        limits.append(rollout.max_model_length)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+@contextmanager
+def engine_beside(trainer: Any, rollout: Rollout, reference: str, load: Load) -> Iterator[Any]:
+    """Let our own vLLM engine write for a TRL trainer inside the block; yields it, or None.
+
+    For a GRPO trainer it is TRL's `rollout_func`, and what TRL has vLLM's weights set by and its
+    off-policy correction for. `reference` is the model that the trainer started from.
+    """
+    if uses_server(rollout) or rollout.engine != "vllm":
+        yield None
+        return
+    from r1pipe.stages.colocated import ColocatedVllm
+
+    engine = ColocatedVllm(trainer, rollout, reference, load)
+    trainer.vllm_generation = engine
+    trainer._last_loaded_step = -1
+    if hasattr(trainer, "rollout_func"):
+        trainer.rollout_func = engine
+        trainer.use_vllm, trainer.vllm_mode = True, "colocate"
+        if rollout.logprobs == "none":
+            trainer.vllm_importance_sampling_correction = False
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def uses_compact(rollout: Rollout) -> bool:
@@ -51,7 +89,7 @@ def write_completions(
     """Return one completion (token ids) per prompt, by the sampling settings of the trainer."""
     from trl.models import unwrap_model_for_generation
 
-    from r1pipe.rollout.compact import generate
+    from r1pipe.rollout.compact import write
 
     gathered = unwrap_model_for_generation(
         trainer.model_wrapped,
@@ -60,7 +98,7 @@ def write_completions(
     )
     try:
         with torch.no_grad(), gathered as model:
-            return generate(
+            written = write(
                 model,
                 prompt_ids,
                 max_new_tokens=trainer.max_completion_length,
@@ -69,7 +107,10 @@ def write_completions(
                 eos_token_id=trainer.eos_token_ids,
                 pad_token_id=trainer._tokenizer.pad_token_id,
                 batch_size=batch_size,
+                record_routes=getattr(trainer, "router_replay", "none") == "rollout",
             )
+            trainer.written_routes = written.routes
+            return written.ids
     except StageFailed as error:
         raise StageFailed(f"step {trainer.state.global_step + 1}: {error}; {KEPT}") from error
 

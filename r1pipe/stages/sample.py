@@ -19,11 +19,11 @@ from r1pipe.errors import Problem, StageFailed, UserError, did_you_mean
 from r1pipe.rewards.building import build_rewards
 from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
 from r1pipe.rewards.trial import evenly
-from r1pipe.rollout.engine import Engine, make_engine
+from r1pipe.rollout.engine import Engine, make_engine, phase_seconds
 from r1pipe.rollout.scored import write_and_score
 from r1pipe.rollout.shards import Shards
 from r1pipe.schema import FewShot, SampleStage, Source
-from r1pipe.stages.context import Outcome, StageContext
+from r1pipe.stages.context import Outcome, StageContext, dropped_prompts
 from r1pipe.stages.preflight import MOST_ROWS, reward_problems, template_problems
 
 Row = dict[str, Any]
@@ -41,9 +41,11 @@ def run(context: StageContext) -> Outcome:
     examples = _load_examples(stage.few_shot, stage.seed)
     started = time.perf_counter()
     engine = make_engine(stage.rollout, stage.init_from, stage.load)
+    ready = time.perf_counter()
     measured, _ = build_rewards(stage.rewards, partial(render_prompt, tokenizer=engine.tokenizer))
     _check_rewards(stage, rows, measured, engine)
     rewards = [GuardedReward(reward, context.workdir / FAILURES_FILE) for reward in measured]
+    asked = len(rows)
     rows, prompt_ids = _prompts(stage, rows, examples, engine)
     per_shard = max(1, SHARD_BATCHES * stage.rollout.batch_size // stage.sampling.num_samples)
     chosen = {"sampling": stage.sampling.model_dump(), "rollout": stage.rollout.model_dump()}
@@ -72,7 +74,7 @@ def run(context: StageContext) -> Outcome:
         return [{**record, "row": record["row"] + first} for record in records]
 
     shards = Shards(context.checkpoints, key).run(-(-len(rows) // per_shard), make)
-    wall = time.perf_counter() - started
+    timings = phase_seconds(engine, started, ready, tokens)
     engine.close()
     records = [record for shard in shards for record in shard]
     kept, reasons = select(stage, rows, records)
@@ -83,8 +85,8 @@ def run(context: StageContext) -> Outcome:
     write_aside(context.workdir / ROWS_FILE, text)
     return Outcome(
         kind="dataset",
-        metrics=_metrics(rows, records, kept, reasons),
-        timings={"sampling_s": wall, "tokens_per_second": tokens / wall if wall else 0.0},
+        metrics=_metrics(rows, records, kept, reasons) | dropped_prompts(asked - len(rows)),
+        timings=timings,
     )
 
 

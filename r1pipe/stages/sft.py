@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from r1pipe.data.sources import load_data
-from r1pipe.models.loading import load_model, load_tokenizer, lora_config
+from r1pipe.models.loading import load_causal_lm, load_tokenizer, lora_config
 from r1pipe.schema import SftStage
 from r1pipe.stages.context import Outcome, StageContext
 from r1pipe.stages.supervised import supervised_trainer
@@ -19,7 +19,7 @@ def run(context: StageContext) -> Outcome:
     assert isinstance(stage, SftStage)
     trainer = supervised_trainer(
         context,
-        load_model(stage.init_from, stage.load),
+        load_causal_lm(stage.init_from, stage.load),
         load_tokenizer(stage.init_from, stage.load),
         load_data(stage.data, stage.seed),
         lora_config(stage.lora),

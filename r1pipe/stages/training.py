@@ -17,10 +17,12 @@ from transformers.utils.logging import disable_progress_bar
 from r1pipe.artifact import METRICS_FILE, MODEL_DIR
 from r1pipe.errors import Problem, UserError
 from r1pipe.schema import Trained
+from r1pipe.stages.auxiliary import auxiliary_training
 from r1pipe.stages.checkpoint import newest_whole_checkpoint
-from r1pipe.stages.context import Outcome, StageContext
+from r1pipe.stages.context import Outcome, StageContext, dropped_prompts
 from r1pipe.stages.guards import require_one_batch
 from r1pipe.stages.metrics import MetricsFile, read_rows
+from r1pipe.stages.telemetry import seconds_apart
 
 Config = TypeVar("Config")
 disable_progress_bar()  # one for every shard read or written; the driver shows one for the stage
@@ -88,26 +90,30 @@ def run_training(trainer: Any, context: StageContext, started: float) -> Outcome
     if checkpoint is not None and args.process_index == 0:
         print(f"continuing from {checkpoint.name}", file=sys.stderr, flush=True)
     ready = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stage = context.stage
+    assert isinstance(stage, Trained)
+    with auxiliary_training(trainer, stage.auxiliary):
+        result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trained = time.perf_counter()
     save_final_model(trainer, context.workdir / MODEL_DIR)
     rows = read_rows(context.workdir / METRICS_FILE) if args.process_index == 0 else []
     last = {k: v for k, v in (rows[-1] if rows else {}).items() if k not in ("timing", "epoch")}
     rates = [row["timing"].get("tokens_per_second") for row in rows if row.get("timing")]
     rates = [rate for rate in rates if rate]
-    writing = getattr(trainer, "seconds_writing", 0.0)
+    apart = seconds_apart(trainer)
     return Outcome(
         "model",
         metrics={
             "train_loss": result.training_loss,
             "steps": result.global_step,
             "rows_cut": getattr(trainer, "rows_cut", 0),
+            **dropped_prompts(getattr(trainer, "prompts_dropped", 0)),
             "last": last,
         },
         timings={
             "setup_s": round(ready - started, 3),
-            "train_s": round(trained - ready - writing, 3),
-            **({"generate_s": round(writing, 3)} if writing else {}),
+            "train_s": round(trained - ready - sum(apart.values()), 3),
+            **apart,
             "save_s": round(time.perf_counter() - trained, 3),
             "tokens_per_second": round(sum(rates) / len(rates), 1) if rates else 0.0,
             "peak_rss_bytes": float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024),

@@ -38,6 +38,8 @@ class Restored:
         for name, values in self.values["metrics"].items():
             trainer._metrics["train"][name] = list(values)
         _restore_logs(trainer, self.values["logs"])
+        for callback, load in zip(_balancing(trainer), self.values["load"], strict=True):
+            callback.unlogged = load
         if self.values["window"] is not None:
             trainer._buffered_inputs = self._window(trainer.args.device)
 
@@ -60,6 +62,7 @@ def save_state(trainer: Any, checkpoint: Path, epoch_rng: torch.Tensor | None) -
         "tr_loss": trainer._tr_loss.item(),
         "metrics": {name: list(v) for name, v in trainer._metrics["train"].items()},
         "logs": _dump_logs(getattr(trainer, "_logs", None)),
+        "load": [callback.unlogged for callback in _balancing(trainer)],
         "window": _dump_window(trainer, tensors),
     }
     stem = checkpoint / f"state_{trainer.args.process_index}"
@@ -74,6 +77,11 @@ def load_state(trainer: Any, checkpoint: Path) -> Restored | None:
         return None
     values = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
     return Restored(values, load_file(stem.with_suffix(".safetensors")))
+
+
+def _balancing(trainer: Any) -> list[Any]:
+    """Return the callbacks that count the load of experts between two logs."""
+    return [c for c in trainer.callback_handler.callbacks if hasattr(c, "unlogged")]
 
 
 def _dump_window(trainer: Any, tensors: dict[str, torch.Tensor]) -> list[dict[str, Any]] | None:
@@ -127,7 +135,7 @@ def save_reference(trainer: Any, checkpoint: Path) -> None:
     if not _reference_moves(trainer):
         return
     weights = {}
-    for name, parameter in trainer.ref_model.named_parameters():
+    for name, parameter in _held(trainer.ref_model):
         with _whole(parameter, write=False):
             full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
             if trainer.args.should_save:
@@ -141,7 +149,7 @@ def load_reference(trainer: Any, checkpoint: Path) -> None:
     if not _reference_moves(trainer):
         return
     weights = load_file(checkpoint / REFERENCE_FILE)
-    for name, parameter in trainer.ref_model.named_parameters():
+    for name, parameter in _held(trainer.ref_model):
         value = weights[name].to(parameter.device)
         if hasattr(parameter, "full_tensor"):
             from torch.distributed.tensor import distribute_tensor
@@ -149,6 +157,13 @@ def load_reference(trainer: Any, checkpoint: Path) -> None:
             value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
         with _whole(parameter, write=True), torch.no_grad():
             parameter.copy_(value)
+
+
+def _held(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a model learns and what it keeps beside it, such as a router's bias."""
+    yield from model.named_parameters()
+    kept = model.state_dict().keys()
+    yield from ((name, buffer) for name, buffer in model.named_buffers() if name in kept)
 
 
 def _reference_moves(trainer: Any) -> bool:

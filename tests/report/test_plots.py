@@ -34,6 +34,20 @@ def test_tasks_logged_apart_get_a_panel_each_measure(full_run: Path) -> None:
     assert len(draw_panels(stage)) == len(panels(stage))
 
 
+def test_experts_have_curves_of_their_load_and_losses(full_run: Path) -> None:
+    stage = collect(full_run).stage("rejection_sft")
+    assert stage is not None
+    dense = {panel.title for panel in panels(stage)}
+    for row in stage.history:
+        row.update({"experts/max_violation": 0.4, "experts/max_violation_worst_layer": 0.9})
+        row.update({"mtp_loss": 1.0, "balance_loss": 0.0001})
+    found = {panel.title: panel for panel in panels(stage) if panel.title not in dense}
+    assert len(found) == 3
+    curves = found["load of the busiest expert over the mean"].curves
+    assert [curve.label for curve in curves] == ["mean", "worst layer"]
+    assert len(draw_panels(stage)) == len(panels(stage))
+
+
 def test_a_stage_that_logged_nothing_has_no_curves(full_run: Path) -> None:
     stage = collect(full_run).stage("cold_start_data")
     assert stage is not None and draw_panels(stage) == []
@@ -69,3 +83,15 @@ def test_two_pictures_on_a_page_do_not_share_ids() -> None:
     first, second = inline(source, "x"), inline(source, "y")
     assert first != second and 'id="a"' not in first
     assert inline(source, "x") == first
+
+
+def test_a_step_s_seconds_are_drawn_by_phase(full_run: Path) -> None:
+    stage = collect(full_run).stage("r1_zero")
+    assert stage is not None
+    for row in stage.history:
+        row.update({"generate_time": 2.0, "update_time": 1.0, "sync_time": 0.1, "check_time": 0.2})
+    found = {panel.title: panel for panel in panels(stage)}
+    curves = {curve.label: curve for curve in found["where a step's seconds go"].curves}
+    assert list(curves) == ["writing", "update", "weights to the engine"]
+    assert curves["weights to the engine"].values[0] == pytest.approx(0.3)
+    assert len(draw_panels(stage)) == len(panels(stage))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from r1pipe.schema import Auxiliary
 from tests.stages import tiny
 from tests.stages.children import KILLED, in_child, kill_at_training_step, results, train
 
@@ -69,14 +70,32 @@ CASES: dict[str, tuple[str, dict[str, Any], list[int]]] = {
         [8],
     ),
     "distill": ("distill", {**DISTILL, "max_steps": 6, "save_steps": 2}, [7]),
+    # The load of experts is counted over micro-batches, and logged over several steps.
+    "sft, experts saved between two logs": (
+        "sft of experts",
+        {**SFT, "max_steps": 9, "save_steps": 2, "logging_steps": 3},
+        [10],
+    ),
+    "grpo, experts inside a window": (
+        "grpo of experts",
+        {**GRPO, "engine": "compact", "max_steps": 10, "save_steps": 3},
+        [8],
+    ),
+    "distill, experts": ("distill of experts", {**DISTILL, "max_steps": 6, "save_steps": 2}, [7]),
 }
+AUXILIARY = Auxiliary(bias_update_speed=0.125, mtp_loss_weight=0.3)
 
 
 def stage(kind: str, models: dict[str, str], options: dict[str, Any]) -> Any:
+    kind, _, of_what = kind.partition(" of ")
+    student = models[of_what or "student"]
     if kind == "distill":
-        return tiny.distill_stage(models["student"], models["teacher"], **options)
-    make = {"sft": tiny.sft_stage, "grpo": tiny.grpo_stage}[kind]
-    return make(models["student"], **options)
+        teacher = models["teacher"] if not of_what else student
+        made: Any = tiny.distill_stage(student, teacher, **options)
+    else:
+        make = {"sft": tiny.sft_stage, "grpo": tiny.grpo_stage}[kind]
+        made = make(student, **options)
+    return made.model_copy(update={"auxiliary": AUXILIARY}) if of_what else made
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +104,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         name: tiny.save_model(folder / name, seed)
         for seed, name in enumerate(["student", "teacher"])
-    }
+    } | {"experts": tiny.save_mixture(folder / "experts")}
 
 
 @pytest.mark.parametrize("case", CASES)

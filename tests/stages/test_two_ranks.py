@@ -17,6 +17,7 @@ from tests.stages import tiny
 WORKER = """
 import sys
 from pathlib import Path
+from r1pipe.schema import Auxiliary
 from tests.stages import tiny
 from tests.stages.children import kill_at_training_step, train
 folder, per_rank, kill = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -26,6 +27,12 @@ if sys.argv[4] == "grpo":
     stage = tiny.grpo_stage(str(folder / "model"), "compact", max_steps=4,
                             per_device_train_batch_size=per_rank, num_generations=4,
                             max_completion_length=40, beta=0.1)
+if sys.argv[4] == "experts":  # MTP modules that get no gradient, which DDP would wait for
+    frozen = Auxiliary(bias_update_speed=0.125, mtp_loss_weight=0.0)
+    stage = tiny.sft_stage(str(folder / "model"), per_device_train_batch_size=per_rank,
+                           max_length=16, max_steps=3, save_strategy="no",
+                           gradient_checkpointing=True)
+    stage = stage.model_copy(update={"auxiliary": frozen})
 if kill:
     kill_at_training_step(kill)
 train(tiny.context(folder / sys.argv[4], stage))
@@ -81,3 +88,23 @@ def test_two_ranks_write_and_train_in_step(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "grpo" / "metrics.jsonl").open()]
     assert [row["step"] for row in rows if "reward" in row] == [1, 2, 3, 4]
     assert weights(tmp_path / "grpo").keys() == weights(tmp_path).keys()
+
+
+@pytest.mark.slow
+def test_two_ranks_balance_experts_together(tmp_path: Path) -> None:
+    tiny.save_mixture(tmp_path / "model")
+    assert launch(2, 4, tmp_path, "experts") == 0
+    two = weights(tmp_path / "experts")
+    before = weights(tmp_path)
+    bias = "model.layers.1.mlp.gate.e_score_correction_bias"
+    moved = (two[bias] - before[bias]).abs() / 0.125
+    assert bool(moved.any()) and bool((moved == moved.round()).all())
+    assert (two["model.layers.2.eh_proj.weight"] == before["model.layers.2.eh_proj.weight"]).all()
+    rows = [json.loads(line) for line in (tmp_path / "experts" / "metrics.jsonl").open()]
+    (tmp_path / "experts").rename(tmp_path / "two")
+    assert launch(1, 8, tmp_path, "experts") == 0
+    one = weights(tmp_path / "experts")
+    assert (one[bias] == two[bias]).all(), "the load is that of both ranks"
+    alone = [json.loads(line) for line in (tmp_path / "experts" / "metrics.jsonl").open()]
+    for name in ("experts/max_violation", "loss"):
+        assert [row[name] for row in rows] == pytest.approx([row[name] for row in alone], rel=1e-3)

@@ -40,6 +40,15 @@ ROLLOUT = {
     "vllm_server_base_url": None,
     "gpu_memory_utilization": 0.5,
     "tensor_parallel_size": 1,
+    "precision": "auto",
+    "max_model_length": None,
+    "max_num_seqs": None,
+    "enforce_eager": None,
+    "logprobs": "engine",
+    "check_every": 1,
+    "check_sequences": 8,
+    "alarm_threshold": None,
+    "on_alarm": "stop",
 }
 
 
@@ -82,6 +91,34 @@ def model(seed: int = 0, hidden: int = 16) -> Qwen3ForCausalLM:
 def save_model(folder: Path, seed: int = 0, hidden: int = 16) -> str:
     """Save a tiny model with its tokenizer and return the path."""
     model(seed, hidden).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def mixture(seed: int = 0, **fields: Any) -> Any:
+    """A DeepSeek model of a few thousand parameters: experts in one of two layers, one MTP module.
+
+    `bias_update_speed` and `balance_factor` are large enough for a few steps to show them.
+    """
+    from r1pipe.models.deepseek import DeepseekConfig, DeepseekForCausalLM
+
+    torch.manual_seed(seed)
+    shape = {
+        **{"hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 8},
+        **{"num_hidden_layers": 2, "first_k_dense_replace": 1, "num_attention_heads": 2},
+        **{"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+        **{"q_lora_rank": None, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4},
+        **{"v_head_dim": 8, "num_nextn_predict_layers": 1, "max_position_embeddings": 128},
+        **{"bias_update_speed": 0.125, "balance_factor": 0.01, "initializer_range": 0.3},
+    }
+    tokens = {"vocab_size": len(CHARACTERS) + 3, "pad_token_id": 0, "eos_token_id": 1}
+    config = DeepseekConfig(**{**shape, **tokens, "bos_token_id": None, **fields})
+    return DeepseekForCausalLM(config)
+
+
+def save_mixture(folder: Path, seed: int = 0, **fields: Any) -> str:
+    """Save a tiny DeepSeek model with its tokenizer and return the path."""
+    mixture(seed, **fields).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return str(folder)
 

@@ -47,6 +47,15 @@ def _common(model: str, **changes: Any) -> dict[str, Any]:
         "vllm_server_base_url": None,
         "gpu_memory_utilization": 0.5,
         "tensor_parallel_size": 1,
+        "precision": "auto",
+        "max_model_length": None,
+        "max_num_seqs": None,
+        "enforce_eager": None,
+        "logprobs": "engine",
+        "check_every": 1,
+        "check_sequences": 8,
+        "alarm_threshold": None,
+        "on_alarm": "stop",
     }
     return {
         "output_dir": "unused",
