@@ -44,7 +44,7 @@ reward-report: .venv/ready-dev ## measure the verifiers on the labelled cases; w
 
 test: lint ## lint, types, and every test that needs no GPU; those of vLLM where it can be installed
 	@$(if $(filter cpu,$(TORCH)),$(MAKE) -s vllm || echo 'vLLM is not to be had here: its tests are skipped')
-	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/ready-dev ## style, imports, types
 	$(PY) -m ruff check .

@@ -158,7 +158,7 @@ class Rollout(Strict):
     """Share of the GPU's memory that vLLM may take: weights and cache."""
     tensor_parallel_size: int = Field(ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"]
-    """What vLLM computes in; `auto`: what the trainer computes in, or `load.dtype`."""
+    """What `vllm` and `compact` decode in; `auto`: as the trainer computes, or `load.dtype`."""
     max_model_length: int | None = Field(ge=2)
     """Tokens of prompt and completion together (vLLM); null: the model's own context."""
     max_num_seqs: int | None = Field(ge=1)

@@ -108,20 +108,63 @@ def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
         from r1pipe.rollout import compact
 
         if compact.supports(model):
-            return TransformersEngine(model, tokenizer, rollout.batch_size, compact.generate)
-    return TransformersEngine(model, tokenizer, rollout.batch_size, generate_with_transformers)
+            return CompactEngine(model, tokenizer, rollout)
+    return TransformersEngine(model, tokenizer, rollout)
 
 
-class TransformersEngine(WritingEngine):
-    """A transformers model and one of two decoding loops over it."""
+class _LoadedModel(WritingEngine):
+    """A transformers model and who decodes with it."""
 
-    def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, loop: Callable[..., list[list[int]]]
-    ) -> None:
-        self.model, self.tokenizer, self.loop = model, tokenizer, loop
+    def __init__(self, model: Any, tokenizer: Any, rollout: Rollout) -> None:
+        self.model, self.tokenizer = model, tokenizer
         self.end_ids = end_token_ids(model, tokenizer)
         self.context = context_length(model)
-        self._batch_size = batch_size
+        self._batch_size = rollout.batch_size
+        exact = rollout.precision == "auto"
+        self._dtype = None if exact else getattr(torch, rollout.precision)
+
+    def close(self) -> None:
+        del self.model
+
+
+class CompactEngine(_LoadedModel):
+    """Our own decoding loop."""
+
+    def write(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        seed: int | None = None,
+        logprobs: bool = False,
+        on_done: OnDone | None = None,
+    ) -> SampledTokens:
+        from r1pipe.rollout import compact
+
+        if seed is not None:
+            torch.manual_seed(seed)
+        # All prompts at once: the loop sorts them by length, and fills freed places again.
+        written = compact.write(
+            self.model,
+            prompt_ids,
+            max_new_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            eos_token_id=self.end_ids,
+            pad_token_id=self.tokenizer.pad_token_id,
+            batch_size=self._batch_size,
+            return_logprobs=logprobs,
+            on_done=on_done,
+            dtype=self._dtype,
+        )
+        if written.logprobs is None:
+            return SampledTokens(written.ids)
+        found = written.logprobs.split([len(ids) for ids in written.ids])
+        return SampledTokens(written.ids, [values.tolist() for values in found])
+
+
+class TransformersEngine(_LoadedModel):
+    """`model.generate`."""
 
     def write(
         self,
@@ -136,7 +179,7 @@ class TransformersEngine(WritingEngine):
             torch.manual_seed(seed)
         written: list[list[int]] = []
         for start in range(0, len(prompt_ids), self._batch_size):
-            written += self.loop(
+            written += generate_with_transformers(
                 self.model,
                 prompt_ids[start : start + self._batch_size],
                 max_new_tokens=sampling.max_tokens,
@@ -155,9 +198,6 @@ class TransformersEngine(WritingEngine):
         return SampledTokens(
             written, token_logprobs(self.model, prompt_ids, written, sampling.temperature)
         )
-
-    def close(self) -> None:
-        del self.model
 
 
 def generate_with_transformers(

@@ -19,6 +19,7 @@ from r1pipe.rollout.engine import SampledTokens
 from r1pipe.rollout.vllm_engine import Beside, VllmEngine
 from r1pipe.schema import Load, Rollout, Sampling
 from r1pipe.stages.guards import KEPT
+from r1pipe.stages.rollouts import decoding_dtype
 from r1pipe.stages.telemetry import CHECK, SYNC
 
 ALARM = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
@@ -45,7 +46,7 @@ class ColocatedVllm:
             raise UserError(Problem("rollout.logprobs", what, "set it to `engine`"))
         self._group = _group(ranks, self.parts)
         rows = args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1)
-        self.dtype = _dtype(trainer, rollout)
+        self.dtype = decoding_dtype(trainer, rollout)
         beside = Beside(
             ranks=ranks,
             dtype=self.dtype,
@@ -217,16 +218,6 @@ def never_empty(written: SampledTokens, end_id: int) -> tuple[SampledTokens, int
     if values is not None:
         values = [found or [math.nan] for found in values]
     return SampledTokens(ids, values), len(empty)
-
-
-def _dtype(trainer: Any, rollout: Rollout) -> str:
-    if rollout.precision != "auto":
-        return rollout.precision
-    if trainer.args.bf16:
-        return "bfloat16"
-    if trainer.args.fp16:
-        return "float16"
-    return str(next(trainer.model.parameters()).dtype).removeprefix("torch.")
 
 
 def _more_sampling(trainer: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from trl.trainer.distillation_trainer import DistillationTrainer
 from r1pipe.data.sources import check_prompt_lengths, load_data
 from r1pipe.models.deepseek import AuxiliaryDistillation
 from r1pipe.models.loading import load_causal_lm, load_tokenizer, lora_config
-from r1pipe.schema import DistillStage
+from r1pipe.schema import DistillStage, Rollout
 from r1pipe.stages.checkpoint import WholeCheckpoints
 from r1pipe.stages.context import Outcome, StageContext
 from r1pipe.stages.guards import FiniteSteps
@@ -33,8 +33,8 @@ class R1DistillationTrainer(
 ):
     """TRL's trainer with whole checkpoints, finite numbers, and our own engines."""
 
-    compact_batch_size: int | None = None
-    """Prompts written at a time by the compact loop; None leaves the writing to TRL."""
+    compact: Rollout | None = None
+    """Settings of the compact loop; None leaves the writing to TRL."""
     prompts_dropped = 0
     """Rows left out because they and a completion are longer than the context."""
     engine: Any = None
@@ -46,9 +46,9 @@ class R1DistillationTrainer(
                 self.engine.sync_weights()
                 self._last_loaded_step = self.state.global_step
             return self.engine.write(prompt_ids).ids
-        if self.compact_batch_size is None:
+        if self.compact is None:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        return write_completions(self, prompt_ids, self.compact_batch_size)
+        return write_completions(self, prompt_ids, self.compact)
 
 
 def run(context: StageContext) -> Outcome:
@@ -74,7 +74,7 @@ def run(context: StageContext) -> Outcome:
         peft_config=lora_config(stage.lora),
     )
     if uses_compact(stage.rollout):
-        trainer.compact_batch_size = stage.rollout.batch_size
+        trainer.compact = stage.rollout
     trainer.prompts_dropped = asked - len(data)
     with engine_beside(trainer, stage.rollout, stage.init_from, stage.load) as engine:
         trainer.engine = engine

@@ -77,14 +77,25 @@ def compact_rollout(rollout: Rollout) -> Callable[[list[Any], Any], dict[str, An
 
     def write(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         prompt_ids, _, _ = trainer._tokenize_prompts(prompts)
-        completion_ids = write_completions(trainer, prompt_ids, rollout.batch_size)
+        completion_ids = write_completions(trainer, prompt_ids, rollout)
         return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
     return write
 
 
+def decoding_dtype(trainer: Any, rollout: Rollout) -> str:
+    """Return the precision completions are written in: what is asked for, else the trainer's."""
+    if rollout.precision != "auto":
+        return rollout.precision
+    if trainer.args.bf16:
+        return "bfloat16"
+    if trainer.args.fp16:
+        return "float16"
+    return str(next(trainer.model.parameters()).dtype).removeprefix("torch.")
+
+
 def write_completions(
-    trainer: Any, prompt_ids: list[list[int]], batch_size: int
+    trainer: Any, prompt_ids: list[list[int]], rollout: Rollout
 ) -> list[list[int]]:
     """Return one completion (token ids) per prompt, by the sampling settings of the trainer."""
     from trl.models import unwrap_model_for_generation
@@ -106,7 +117,8 @@ def write_completions(
                 top_p=trainer.top_p,
                 eos_token_id=trainer.eos_token_ids,
                 pad_token_id=trainer._tokenizer.pad_token_id,
-                batch_size=batch_size,
+                batch_size=rollout.batch_size,
+                dtype=getattr(torch, decoding_dtype(trainer, rollout)),
                 record_routes=getattr(trainer, "router_replay", "none") == "rollout",
             )
             trainer.written_routes = written.routes
