@@ -52,15 +52,44 @@ class SplitByLength(Trainer):
         _merge_metrics(metrics, before, {"aux_loss": weights}, tokens)
         return last * weights[-1] + done
 
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> Any:
+        """Score whole batches in parts too: what TRL asks of the old policy and the reference."""
+        score = super()._get_per_token_logps_and_entropies  # pyright: ignore[reportAttributeAccessIssue]
+        given = (model, input_ids, attention_mask, logits_to_keep)
+        plain = not any(value for value in options.values() if value is not None)
+        replays = getattr(self, "router_replay", "none") != "none"  # routes are of the whole batch
+        if torch.is_grad_enabled() or not plain or replays or not pays(self):
+            return score(*given, batch_size, **options)
+        prompt = input_ids.shape[1] - logits_to_keep
+        inputs = {
+            "prompt_ids": input_ids[:, :prompt],
+            "prompt_mask": attention_mask[:, :prompt],
+            "completion_ids": input_ids[:, prompt:],
+            "completion_mask": attention_mask[:, prompt:],
+            "row": torch.arange(len(input_ids)),
+        }
+        logps = torch.zeros(inputs["completion_ids"].shape, device=input_ids.device)
+        for part in split(inputs) or [inputs]:
+            ids = torch.cat([part["prompt_ids"], part["completion_ids"]], dim=1)
+            mask = torch.cat([part["prompt_mask"], part["completion_mask"]], dim=1)
+            kept = part["completion_ids"].shape[1]
+            found, _, _ = score(model, ids, mask, kept, batch_size, **options)
+            logps[part["row"], :kept] = found.to(logps.dtype)
+        return logps, None, None
+
     def _may_split(self, num_items_in_batch: Any) -> bool:
         args: Any = self.args
         model: Any = self.model
-        if not model.training or args.device.type != "cpu" or args.bf16 or args.fp16:
+        if not model.training or not pays(self):
             return False
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            return False
-        if args.world_size > 1:
-            return False  # ranks would cut differently, and each part gathers its metrics from all
         if self.label_smoother is not None or not auxiliary_splits(self):
             return False  # means over the tokens of one pass
         if hasattr(args, "loss_type") and hasattr(args, "num_generations"):
@@ -77,6 +106,16 @@ class SplitByLength(Trainer):
             tokens = [float(_scored(part).sum()) for part in parts]
             return [count / max(sum(tokens), 1.0) for count in tokens]
         return [1.0] * len(parts)  # sums over tokens, divided by what the whole step counts
+
+
+def pays(trainer: Any) -> bool:
+    """Whether padding costs enough here, and no other rank would have to cut alike."""
+    args = trainer.args
+    if args.device.type != "cpu" or args.bf16 or args.fp16:
+        return False
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return False
+    return args.world_size == 1  # each part gathers its metrics from all ranks
 
 
 def auxiliary_splits(trainer: Any) -> bool:
