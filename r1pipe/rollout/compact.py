@@ -131,38 +131,41 @@ def write(
         step = make_step(model, positions, dtype, experts)
         if loop == "slots" and step is None:
             raise ValueError("only models with a decoding step of their own have fixed places")
+        ending = (max_new_tokens, choosing, pad_token_id)
         if fixed and step is not None and prompt_ids:
             slots = slots_for(model, step, batch_size, positions, keep=on_gpu)
             with_graphs = on_gpu if graphs is None else graphs
-            writer = SlotLoop(
-                model,
-                slots,
-                batch_size,
-                max_new_tokens,
-                choosing,
-                pad_token_id,
-                with_graphs,
-                tap.routers,
-            )
+            writer = SlotLoop(model, slots, batch_size, *ending, with_graphs, tap.routers)
             batches = [order]
         else:
-            writer = GrowingLoop(model, step, max_new_tokens, choosing, pad_token_id, tap)
+            writer = GrowingLoop(model, step, *ending, tap)
             starts = range(0, len(order), batch_size)
             batches = [order[start : start + batch_size] for start in starts]
-        done = 0
-        for rows in batches:
-            found = writer.run(
-                [prompt_ids[row] for row in rows],
-                None if on_done is None else lambda count, before=done: on_done(before + count),
-            )
-            done += len(rows)
-            for row, one in zip(rows, found, strict=True):
-                written[row] = one
+        _run(writer, batches, prompt_ids, written, on_done)
     return Completions(
         [one.ids for one in written],
         _flat([one.logprobs for one in written]) if return_logprobs else None,
         [one.routes for one in written if one.routes is not None] if record_routes else None,
     )
+
+
+def _run(
+    writer: SlotLoop | GrowingLoop,
+    batches: list[list[int]],
+    prompt_ids: Sequence[Sequence[int]],
+    written: list[Written],
+    on_done: Callable[[int], None] | None,
+) -> None:
+    """Let `writer` write the rows of each batch into their places in `written`."""
+    done = 0
+    for rows in batches:
+        found = writer.run(
+            [prompt_ids[row] for row in rows],
+            None if on_done is None else lambda count, before=done: on_done(before + count),
+        )
+        done += len(rows)
+        for row, one in zip(rows, found, strict=True):
+            written[row] = one
 
 
 def _flat(parts: list[Tensor | None]) -> Tensor:

@@ -113,22 +113,14 @@ def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
 
 
 class _LoadedModel(WritingEngine):
-    """A transformers model and who decodes with it."""
+    """A transformers model; how it decodes is for the classes below to say."""
+
+    _decode: Callable[..., SampledTokens]
 
     def __init__(self, model: Any, tokenizer: Any, rollout: Rollout) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.rollout = model, tokenizer, rollout
         self.end_ids = end_token_ids(model, tokenizer)
         self.context = context_length(model)
-        self._batch_size = rollout.batch_size
-        exact = rollout.precision == "auto"
-        self._dtype = None if exact else getattr(torch, rollout.precision)
-
-    def close(self) -> None:
-        del self.model
-
-
-class CompactEngine(_LoadedModel):
-    """Our own decoding loop."""
 
     def write(
         self,
@@ -139,23 +131,43 @@ class CompactEngine(_LoadedModel):
         logprobs: bool = False,
         on_done: OnDone | None = None,
     ) -> SampledTokens:
-        from r1pipe.rollout import compact
-
         if seed is not None:
             torch.manual_seed(seed)
+        options = {
+            "max_new_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "eos_token_id": self.end_ids,
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "batch_size": self.rollout.batch_size,
+        }
+        return self._decode(prompt_ids, options, logprobs, on_done or (lambda count: None))
+
+    def close(self) -> None:
+        del self.model
+
+
+class CompactEngine(_LoadedModel):
+    """Our own decoding loop."""
+
+    def _decode(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        options: dict[str, Any],
+        logprobs: bool,
+        on_done: OnDone,
+    ) -> SampledTokens:
+        from r1pipe.rollout import compact
+
+        precision = self.rollout.precision
         # All prompts at once: the loop sorts them by length, and fills freed places again.
         written = compact.write(
             self.model,
             prompt_ids,
-            max_new_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.tokenizer.pad_token_id,
-            batch_size=self._batch_size,
+            **options,
             return_logprobs=logprobs,
             on_done=on_done,
-            dtype=self._dtype,
+            dtype=None if precision == "auto" else getattr(torch, precision),
         )
         if written.logprobs is None:
             return SampledTokens(written.ids)
@@ -166,38 +178,24 @@ class CompactEngine(_LoadedModel):
 class TransformersEngine(_LoadedModel):
     """`model.generate`."""
 
-    def write(
+    def _decode(
         self,
         prompt_ids: Sequence[Sequence[int]],
-        sampling: Sampling,
-        *,
-        seed: int | None = None,
-        logprobs: bool = False,
-        on_done: OnDone | None = None,
+        options: dict[str, Any],
+        logprobs: bool,
+        on_done: OnDone,
     ) -> SampledTokens:
-        if seed is not None:
-            torch.manual_seed(seed)
         written: list[list[int]] = []
-        for start in range(0, len(prompt_ids), self._batch_size):
-            written += generate_with_transformers(
-                self.model,
-                prompt_ids[start : start + self._batch_size],
-                max_new_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                eos_token_id=self.end_ids,
-                pad_token_id=self.tokenizer.pad_token_id,
-                batch_size=self._batch_size,
-            )
-            if on_done is not None:
-                on_done(len(written))
+        for start in range(0, len(prompt_ids), options["batch_size"]):
+            rows = prompt_ids[start : start + options["batch_size"]]
+            written += generate_with_transformers(self.model, rows, **options)
+            on_done(len(written))
         if not logprobs:
             return SampledTokens(written)
         from r1pipe.rollout.agreement import token_logprobs
 
-        return SampledTokens(
-            written, token_logprobs(self.model, prompt_ids, written, sampling.temperature)
-        )
+        found = token_logprobs(self.model, prompt_ids, written, options["temperature"])
+        return SampledTokens(written, found)
 
 
 def generate_with_transformers(

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from r1pipe.artifact import METRICS_FILE
-from r1pipe.stages import distill, grpo, sft
+from r1pipe.stages import distill, grpo, length_split, sft
 from r1pipe.stages.context import Outcome, StageContext
 from r1pipe.stages.guards import FiniteSteps
 from r1pipe.stages.metrics import read_rows
@@ -54,6 +54,35 @@ def train(context: StageContext, rows: int = 64, rewards: Any = None) -> Outcome
     outcome: Outcome = module.run(context)
     (context.workdir / "outcome.json").write_text(json.dumps(outcome.metrics))
     return outcome
+
+
+def train_whole_and_split(stage: Any, folder: Path) -> None:
+    """Train a stage in `folder`/whole with undivided batches, in `folder`/split with them in parts.
+
+    Fails where no batch was divided.
+    """
+    parts = folder / "parts"
+
+    def whole() -> None:
+        length_split.split = lambda inputs: None
+        train(tiny.context(folder / "whole", stage))
+
+    def split() -> None:
+        length_split.PART_COST = 1
+        original = length_split.split
+
+        def counted(inputs: Any) -> Any:
+            found = original(inputs)
+            with parts.open("a") as stream:
+                stream.write(f"{len(found or [1])}\n")
+            return found
+
+        length_split.split = counted
+        train(tiny.context(folder / "split", stage))
+
+    assert in_child(whole) == 0
+    assert in_child(split) == 0
+    assert max(int(line) for line in parts.read_text().split()) > 1
 
 
 def kill_at_training_step(number: int) -> None:

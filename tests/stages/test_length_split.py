@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from r1pipe.stages import length_split
 from r1pipe.stages.length_split import cut
 from tests.stages import tiny
-from tests.stages.children import in_child, results, train
+from tests.stages.children import results, train_whole_and_split
 
 GRPO = {
     "per_device_train_batch_size": 16,
@@ -66,28 +66,7 @@ def test_parts_train_as_the_whole_batch_does(
     if kind.endswith("experts"):  # with the balance loss, a mean over sequences too
         model = tiny.save_mixture(tmp_path / "experts", balance_factor=1.0, mtp_loss_weight=0.0)
     stage = (tiny.sft_stage if kind == "sft" else tiny.grpo_stage)(model, **options)
-    parts = tmp_path / "parts"
-
-    def whole() -> None:
-        length_split.split = lambda inputs: None
-        train(tiny.context(tmp_path / "whole", stage))
-
-    def split() -> None:
-        length_split.PART_COST = 1
-        original = length_split.split
-
-        def counted(inputs: Any) -> Any:
-            found = original(inputs)
-            with parts.open("a") as stream:
-                stream.write(f"{len(found or [1])}\n")
-            return found
-
-        length_split.split = counted
-        train(tiny.context(tmp_path / "split", stage))
-
-    assert in_child(whole) == 0
-    assert in_child(split) == 0
-    assert max(int(line) for line in parts.read_text().split()) > 1
+    train_whole_and_split(stage, tmp_path)
     expected, found = results(tmp_path / "whole")[1], results(tmp_path / "split")[1]
     for before, after in zip(expected, found, strict=True):
         assert before.keys() == after.keys()

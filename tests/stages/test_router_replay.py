@@ -20,7 +20,14 @@ from r1pipe.stages import length_split
 from r1pipe.stages.length_split import ROUTES
 from r1pipe.stages.router_replay import RouterReplay, require_routers
 from tests.stages import tiny
-from tests.stages.children import KILLED, in_child, kill_at_training_step, results, train
+from tests.stages.children import (
+    KILLED,
+    in_child,
+    kill_at_training_step,
+    results,
+    train,
+    train_whole_and_split,
+)
 
 SHAPE: dict[str, Any] = {
     "vocab_size": len(tiny.CHARACTERS) + 3,
@@ -190,29 +197,10 @@ def test_routers_that_flip_leave_the_ratio_at_one(model: str, tmp_path: Path) ->
 
 def test_routes_are_cut_with_their_rows(model: str, tmp_path: Path) -> None:
     """Parts of like length of a batch train as the whole batch does, replay or not."""
-    parts = tmp_path / "parts"
     options = {**UNALIGNED, "per_device_train_batch_size": 16, "max_completion_length": 12}
     given = stage(model, "rollout", **options, router_aux_loss_coef=0.0)
 
-    def whole() -> None:
-        length_split.split = lambda inputs: None
-        train(tiny.context(tmp_path / "whole", given))
-
-    def split() -> None:
-        length_split.PART_COST = 1
-        original = length_split.split
-
-        def counted(inputs: Any) -> Any:
-            found = original(inputs)
-            with parts.open("a") as stream:
-                stream.write(f"{len(found or [1])}\n")
-            return found
-
-        length_split.split = counted
-        train(tiny.context(tmp_path / "split", given))
-
-    assert in_child(whole) == 0 and in_child(split) == 0
-    assert max(int(line) for line in parts.read_text().split()) > 1
+    train_whole_and_split(given, tmp_path)
     expected, found = results(tmp_path / "whole")[1], results(tmp_path / "split")[1]
     for before, after in zip(expected, found, strict=True):
         assert after["loss"] == pytest.approx(before["loss"], rel=1e-3, abs=1e-4)

@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 import yaml
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
-    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
@@ -19,11 +17,11 @@ from transformers import (
 from r1pipe.models.deepseek import DeepseekConfig, DeepseekForCausalLM
 from r1pipe.schema import GrpoStage, Load, Rollout
 from r1pipe.stages.context import Progress, StageContext
+from tests.stages import tiny
 
 CONF = Path(__file__).parents[2] / "conf"
-CHARACTERS = list("0123456789+-= abcdefgh")
 COMMON: dict[str, Any] = {
-    "vocab_size": len(CHARACTERS) + 3,
+    "vocab_size": len(tiny.CHARACTERS) + 3,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -37,21 +35,6 @@ COMMON: dict[str, Any] = {
 HEADS: dict[str, Any] = {"num_key_value_heads": 1, "head_dim": 32}
 # vLLM's CPU kernel of latent attention has these two sizes alone.
 LATENT: dict[str, Any] = {"kv_lora_rank": 512, "qk_rope_head_dim": 64}
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character."""
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", "<unk>", *CHARACTERS])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
-    core.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-    )
 
 
 def dense(tied: bool = False) -> Any:
@@ -110,7 +93,7 @@ def build(family: str, folder: Path) -> Any:
     torch.manual_seed(0)
     model = FAMILIES[family]().eval()
     model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
     return model
 
 
