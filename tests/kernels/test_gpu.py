@@ -197,7 +197,9 @@ def near_codes(got, want):
         is_scale = g.dtype == F32
         g, w = g.float().cpu(), w.float().cpu()
         if is_scale:
-            assert torch.allclose(g, w, rtol=1e-5, atol=0)
+            # A block of one value has a scale that can be the difference of two like numbers.
+            largest = w.abs().max().item() if w.numel() else 0.0
+            assert torch.allclose(g, w, rtol=1e-5, atol=1e-6 * largest)
         elif g.numel():
             # One step of E4M3 where a value lies at the border of two codes.
             assert ((g - w).abs() <= w.abs() / 4 + 2**-8).all()

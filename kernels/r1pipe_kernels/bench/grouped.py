@@ -4,15 +4,17 @@ import itertools
 
 import torch
 
+from r1pipe_kernels.backend import run
 from r1pipe_kernels.formats import E4M3
 from r1pipe_kernels.gemm import launch as dense
+from r1pipe_kernels.gemm import ops as gemm
 from r1pipe_kernels.gemm import reference
 from r1pipe_kernels.grouped import launch
 from r1pipe_kernels.grouped import ops as grouped
 from r1pipe_kernels.quantise import ops as q
 
 from . import peers
-from .timing import measure
+from .timing import launched, measure
 
 # Experts, tokens after routing, N, K.
 CASES = [
@@ -61,6 +63,10 @@ def case(experts: int, tokens: int, n: int, k: int, provide) -> None:
             dense.gemm(a[s:t], slices[e], b[e], b_s[e], out[s:t], False, False)
         return out
 
+    def one_by_one():
+        for e, s, t in spans:
+            run(gemm.gemm, a[s:t], slices[e], b[e], b_s[e], torch.bfloat16)
+
     slices = {e: q.quantise_rows(x[s:t])[1] for e, s, t in spans}
     table, errors = {}, {}
     out.fill_(float("nan"))
@@ -76,6 +82,7 @@ def case(experts: int, tokens: int, n: int, k: int, provide) -> None:
     if experts <= 256:
         table["loop of r1pipe"] = [loop]
     times = measure(table, rounds=5)
+    times["loop of r1pipe, launched one by one"] = launched(one_by_one)
     flops, moved = 2 * tokens * n * k, experts * n * k + tokens * k + 2 * tokens * n
     first = next(iter(times.values())).us
     for name, t in times.items():

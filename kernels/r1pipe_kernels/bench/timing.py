@@ -70,6 +70,22 @@ def measure(
     }
 
 
+def launched(call: Call, rounds: int = 7) -> Time:
+    """Time a call without a graph: its kernels, or the host that launches them."""
+    samples = []
+    for number in range(rounds + 2):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        if number >= 2:
+            samples.append(start.elapsed_time(end) * 1e3)
+    middle = statistics.median(samples)
+    return Time(middle, (max(samples) - min(samples)) / middle)
+
+
 def copy_bandwidth() -> float:
     """Bytes per second, read and written, of a large device-to-device copy."""
     # A kernel that negates, not `copy_`: inside a graph that one is left to a slower copy engine.

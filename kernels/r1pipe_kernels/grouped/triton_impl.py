@@ -6,7 +6,7 @@ import triton.language as tl
 
 from r1pipe_kernels.formats import blocks, empty_codes, max_blocks, max_columns
 from r1pipe_kernels.quantise import triton_impl as plain
-from r1pipe_kernels.quantise.triton_impl import encode, magnitude, scale_of
+from r1pipe_kernels.quantise.triton_impl import magnitude, scale_of
 
 
 @triton.jit
@@ -40,9 +40,9 @@ def columns_kernel(
     used = block < tl.sum(counts, axis=0)
     scale, inverse = scale_of(tl.max(magnitude(x), axis=1), POWER_OF_TWO)
     out = codes + columns.to(tl.int64)[:, None] * stride + (first + at_row)[None, :]
-    # Up to the next multiple of 16 the columns are zeros, since rows beyond the group read as such.
+    # Up to the next multiple of 16 the columns are zeros, also where the factor is not a number.
     written = (columns < K)[:, None] & (at_row < width)[None, :]
-    tl.store(out, encode(x, inverse[:, None]), mask=written)
+    tl.store(out, tl.where(inside, x * inverse[:, None], 0.0).to(tl.float8e4nv), mask=written)
     # Programs without a block clear what lies beyond the last group.
     end_of_all = tl.sum(widths, axis=0)
     spare = end_of_all + (block - tl.sum(counts, axis=0)) * 128 + at_row

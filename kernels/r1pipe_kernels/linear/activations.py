@@ -38,7 +38,9 @@ _last = _Last()
 
 def quantise(x: Tensor, columns: bool, power_of_two: bool) -> Rows:
     """x [..., K], as a matrix of its rows."""
-    flat = x.detach().reshape(-1, x.shape[-1])
+    flat = x.detach()
+    if flat.dim() != 2:
+        flat = flat.reshape(-1, x.shape[-1])
     if columns:
         return Rows(*run(ops.quantise_both, flat, power_of_two))
     return Rows(*run(ops.quantise_rows, flat, power_of_two))
@@ -50,7 +52,7 @@ def rows_of(x: Tensor, columns: bool, power_of_two: bool = False) -> Rows:
     In a compiled graph equal calls are merged by the compiler; inside a CUDA graph nothing made
     outside may be used.
     """
-    if in_graph() or x.is_inference():
+    if in_graph(x) or x.is_inference():
         return quantise(x, columns, power_of_two)
     mark = (x._version, power_of_two)
     last = _last

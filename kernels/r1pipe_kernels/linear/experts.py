@@ -119,7 +119,7 @@ def fp8_grouped_linear(
     if not _recording(x, weight):
         a, a_s = run(quantisers.quantise_rows, x, power_of_two)
         return product(a, a_s, codes.codes, codes.scales, offsets, dtype)
-    again = not weights.in_graph() and weights.passing(weight)
+    again = not weights.in_graph(x) and weights.passing(weight)
     return _Grouped.apply(x, weight, *codes, offsets, dtype, power_of_two, transposed, again)
 
 
@@ -204,5 +204,5 @@ def fp8_experts(
         both = product(a, a_s, first.codes, first.scales, offsets, dtype)
         h, h_s = run(quantisers.silu_mul_quantise_rows, *both.chunk(2, dim=-1), power_of_two)
         return product(h, h_s, second.codes, second.scales, offsets, dtype)
-    again = not weights.in_graph() and any(weights.passing(w) for w in (gate_up, down))
+    again = not weights.in_graph(x) and any(weights.passing(w) for w in (gate_up, down))
     return _Experts.apply(x, gate_up, down, *first, *second, offsets, dtype, power_of_two, again)

@@ -87,7 +87,7 @@ class _Linear(torch.autograd.Function):
         y = product(a, a_s, codes, scales, dtype)
         if bias is not None:
             y = y + bias.to(dtype)
-        return y.reshape(*x.shape[:-1], codes.shape[0])
+        return y if x.dim() == 2 else y.reshape(*x.shape[:-1], codes.shape[0])
 
     @staticmethod
     @once_differentiable
@@ -96,13 +96,13 @@ class _Linear(torch.autograd.Function):
         if ctx.again:
             t_codes, t_scales = weights.quantise(t_codes, ctx.power_of_two)[2:]
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
-        flat = dy.reshape(-1, dy.shape[-1])
+        flat = dy if dy.dim() == 2 else dy.reshape(-1, dy.shape[-1])
         dx = dw = db = None
         if for_x or for_weight:
             d = activations.quantise(flat, for_weight, ctx.power_of_two)
             if for_x:
                 dx = product(d.codes, d.scales, t_codes, t_scales, ctx.x_dtype)
-                dx = dx.reshape(ctx.x_shape)
+                dx = dx if dy.dim() == 2 else dx.reshape(ctx.x_shape)
             if for_weight:
                 assert d.t_codes is not None and d.t_scales is not None
                 dw = weight_gradient(d.t_codes, d.t_scales, at, at_s, ctx.weight_dtype, main)
@@ -147,7 +147,7 @@ def fp8_linear(
         y = product(a.codes, a.scales, codes.codes, codes.scales, dtype)
         y = y if bias is None else y + bias.to(dtype)
         return y.reshape(*x.shape[:-1], weight.shape[0])
-    again = not weights.in_graph() and weights.passing(weight)
+    again = not weights.in_graph(x) and weights.passing(weight)
     return _Linear.apply(
         x, weight, bias, *codes, a.codes, a.scales, a.t_codes, a.t_scales, main_grad, dtype,
         power_of_two, again,
@@ -249,7 +249,7 @@ def fp8_gated_mlp(
         h, h_s = run(quantisers.silu_mul_quantise_rows, left, right, power_of_two)
         y = product(h, h_s, of_down.codes, of_down.scales, dtype)
         return y.reshape(*x.shape[:-1], down.shape[0])
-    again = not weights.in_graph() and any(weights.passing(w) for w in trained)
+    again = not weights.in_graph(x) and any(weights.passing(w) for w in trained)
     return _GatedMlp.apply(x, *trained, *of_gate, *of_up, *of_down, *a, dtype, power_of_two, again)
 
 

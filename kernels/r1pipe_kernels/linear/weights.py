@@ -15,6 +15,7 @@ during a pass (FSDP, ZeRO-3: kept codes would undo the sharding), nor for what i
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import torch
@@ -57,11 +58,11 @@ def forget(weight: Tensor | None) -> None:
         _kept.pop(weight, None)
 
 
-def in_graph() -> bool:
-    """True while the operations issued now become part of a graph that runs later."""
+def in_graph(x: Tensor) -> bool:
+    """True while operations on tensors like x become part of a graph that runs later."""
     if torch.compiler.is_compiling():
         return True
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def passing(weight: Tensor) -> bool:
@@ -71,12 +72,10 @@ def passing(weight: Tensor) -> bool:
     """
     if hasattr(weight, "ds_id"):
         return True
-    try:
-        from torch.distributed._composable_state import _module_state_mapping
-    except ImportError:
-        return False
-    # FSDP2 hands modules plain parameters that carry no mark: any sharded module turns it on.
-    return len(_module_state_mapping) > 0
+    # FSDP2 hands modules plain parameters that carry no mark: any sharded module turns it on. Its
+    # module is looked up, not imported: without it nothing is sharded.
+    fsdp = sys.modules.get("torch.distributed._composable_state")
+    return fsdp is not None and len(fsdp._module_state_mapping) > 0
 
 
 def quantise(weight: Tensor, power_of_two: bool) -> Codes:
@@ -86,7 +85,7 @@ def quantise(weight: Tensor, power_of_two: bool) -> Codes:
 
 def codes_of(weight: Tensor, power_of_two: bool = False) -> Codes:
     """Codes of `weight`, from the last time when nothing has changed since."""
-    if in_graph():
+    if in_graph(weight):
         return quantise(weight, power_of_two)
     plain = type(weight) in (Tensor, nn.Parameter) and weight.is_leaf and not weight.is_meta
     if not plain or weight.is_inference() or passing(weight):

@@ -20,6 +20,8 @@ from r1pipe_kernels.formats import (
     max_blocks,
     max_columns,
 )
+from r1pipe_kernels.launching import launch
+from r1pipe_kernels.repeats import Repeats
 
 FLOOR = gl.constexpr(AMAX_FLOOR)
 MAX = gl.constexpr(E4M3_MAX)
@@ -160,7 +162,11 @@ def tile_kernel(
     pointers = col_scales + mb.to(gl.int64) * col_scale_stride + shift + column
     gl.store(pointers, scale, mask=keep)
     inverse = gl.convert_layout(inverse, gl.SliceLayout(0, wide))
-    codes = gl.convert_layout(encode(x.to(gl.float32), inverse[None, :]), tall)
+    scaled = x.to(gl.float32) * inverse[None, :]
+    if GROUPS:
+        # A factor that is not a number would make more of the zeros below the group's last row.
+        scaled = gl.where(mask, scaled, 0.0)
+    codes = gl.convert_layout(scaled.to(gl.float8e4nv), tall)
     at_row = gl.arange(0, 128, gl.SliceLayout(1, tall))
     columns_t = source * 128 + gl.arange(0, 128, gl.SliceLayout(0, tall))
     inside = (columns_t < K)[None, :]
@@ -224,7 +230,8 @@ def quantise_weights(w: torch.Tensor, power_of_two: bool = False):
     scales = w.new_empty(e, blocks(n), blocks(k), dtype=torch.float32)
     t_scales = w.new_empty(e, blocks(k), blocks(n), dtype=torch.float32)
     if w.numel():
-        weight_kernel[(blocks(n), blocks(k), e)](
+        launch(
+            weight_kernel, (blocks(n), blocks(k), e), (w, codes, scales, t_codes, t_scales),
             w, codes, scales, t_codes, t_scales, n, k, w.stride(0), w.stride(1), codes.stride(0),
             codes.stride(1), t_codes.stride(0), t_codes.stride(1), blocks(n), blocks(k),
             POWER_OF_TWO=power_of_two, num_warps=8, maxnreg=128,
@@ -239,6 +246,7 @@ def quantise_weight(w: torch.Tensor, power_of_two: bool = False):
 
 
 PLAIN, SILU, SILU_BACKWARD = 0, 1, 2
+_repeats = Repeats()
 
 
 def columns(
@@ -260,14 +268,22 @@ def columns(
     if k and (m or e):
         up = x if up is None else up
         dh = x if dh is None else dh
-        # Eight warps keep a plain tile in 128 registers a thread, and nothing larger.
-        warps = 16 if mode or e else 8
+        spans = x if offsets is None else offsets
+        tensors = (x, up, dh, codes, scales, t_codes, t_scales, spans)
+        key = _repeats.key(tensors, row, mode, power_of_two)
+        if _repeats.launched(key, tensors):
+            return codes, scales, t_codes, t_scales
+        # Two CTAs of eight warps a multiprocessor hide one's loads behind the other's arithmetic;
+        # that is worth the few words on the stack that the gradients take. Groups, and two tiles of
+        # fp32, take too many.
+        warps = 16 if e or (mode and x.element_size() > 2) else 8
         # One program more than there can be blocks, so that the columns left over are cleared.
-        tile_kernel[(strips + (e > 0), blocks(k) * (n // k))](
-            x, up, dh, codes, scales, t_codes, t_scales, x if offsets is None else offsets,
+        again = launch(
+            tile_kernel, (strips + (e > 0), blocks(k) * (n // k)), tensors, *tensors,
             m, k, e, width, x.stride(0), up.stride(0), dh.stride(0), codes.stride(0),
             scales.stride(0), t_codes.stride(0), t_scales.stride(0), ROW=row, MODE=mode,
             GROUPS=triton.next_power_of_2(e) if e else 0, POWER_OF_TWO=power_of_two,
             num_warps=warps, maxnreg=128,
         )  # fmt: skip
+        _repeats.keep(key, again)
     return codes, scales, t_codes, t_scales

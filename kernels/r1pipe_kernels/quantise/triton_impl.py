@@ -17,7 +17,10 @@ from r1pipe_kernels.formats import (
     empty_experts,
     empty_scales,
 )
+from r1pipe_kernels.launching import launch
+from r1pipe_kernels.repeats import Repeats
 
+_repeats = Repeats()
 FLOOR = tl.constexpr(AMAX_FLOOR)
 MAX = tl.constexpr(E4M3_MAX)
 
@@ -145,11 +148,17 @@ def _rows(x: torch.Tensor, up: torch.Tensor | None, power_of_two: bool):
     codes, scales = empty_codes(rows, columns, x), empty_scales(blocks(columns), rows, x)
     silu, up = up is not None, x if up is None else up
     if rows and columns:
-        rows_kernel[(triton.cdiv(rows, 32), blocks(columns))](
-            x, up, codes, scales, rows, columns, x.stride(0), x.stride(1), up.stride(0),
+        tensors = (x, up, codes, scales)
+        key = _repeats.key(tensors, silu, power_of_two)
+        if _repeats.launched(key, tensors):
+            return codes, scales
+        again = launch(
+            rows_kernel, (triton.cdiv(rows, 32), blocks(columns)), tensors,
+            *tensors, rows, columns, x.stride(0), x.stride(1), up.stride(0),
             up.stride(1), codes.stride(0), scales.stride(0), ROWS=32, SILU=silu,
             POWER_OF_TWO=power_of_two,
         )  # fmt: skip
+        _repeats.keep(key, again)
     return codes, scales
 
 
