@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from r1pipe.data import arithmetic, general, traces
+from r1pipe.data import arithmetic, drills, general, traces
 
 # How often each task comes while the skill is learnt: long products and quotients need the most.
 SKILL_WEIGHTS = {"add": 0.5, "sub": 0.5, "mul": 1.5, "div": 1.5}
@@ -32,34 +33,43 @@ def rows(
     web_mixed_share: float = WEB_MIXED_SHARE,
     web_error_rate: float = WEB_ERROR_RATE,
     languages: Sequence[str] = arithmetic.LANGUAGES,
+    step_share: float = 0.0,
+    block: int | None = None,
+    only: int | None = None,
 ) -> Iterator[dict[str, str]]:
     """`count` documents in the order they are to be read, the last `web_share` of them web-like.
 
     The order matters: a model that meets bare and wrong answers from the start never learns the
     skill. Read the rows without shuffling, so that the web-like stretch falls on the end of the
-    learning-rate schedule.
+    learning-rate schedule. With `block`, every so many documents are drawn from a seed of their
+    own, so that processes can make them side by side; `only` asks for one of these blocks.
     """
     skill_count = round(count * (1.0 - web_share))
-    yield from skill_rows(
-        split,
-        seed,
-        skill_count,
-        weights=weights,
-        general_share=general_share,
-        few_shot_share=few_shot_share,
-        languages=languages,
-    )
-    yield from web_rows(
-        split,
-        seed,
-        count - skill_count,
-        forms=web_forms,
-        mixed_share=web_mixed_share,
-        error_rate=web_error_rate,
-        general_share=general_share,
-        few_shot_share=few_shot_share,
-        languages=languages,
-    )
+    skill: dict[str, Any] = {
+        "step_share": step_share,
+        "weights": weights,
+        "general_share": general_share,
+        "few_shot_share": few_shot_share,
+        "languages": languages,
+    }
+    web: dict[str, Any] = {
+        "forms": web_forms,
+        "mixed_share": web_mixed_share,
+        "error_rate": web_error_rate,
+        "general_share": general_share,
+        "few_shot_share": few_shot_share,
+        "languages": languages,
+    }
+    if block is None:
+        yield from skill_rows(split, seed, skill_count, **skill)
+        yield from web_rows(split, seed, count - skill_count, **web)
+        return
+    for number in range(-(-count // block)) if only is None else [only]:
+        first, last = number * block, min(count, (number + 1) * block)
+        own = random.Random(f"{seed} block {number}").getrandbits(48)
+        skilled = min(max(skill_count - first, 0), last - first)
+        yield from skill_rows(split, own, skilled, **skill)
+        yield from web_rows(split, own, last - first - skilled, **web)
 
 
 def skill_rows(
@@ -71,13 +81,17 @@ def skill_rows(
     general_share: float = GENERAL_SHARE,
     few_shot_share: float = FEW_SHOT_SHARE,
     languages: Sequence[str] = arithmetic.LANGUAGES,
+    step_share: float = 0.0,
 ) -> Iterator[dict[str, str]]:
-    """Clean documents: tagged traces in the prompt's language, and general tasks."""
+    """Clean documents: tagged traces in the prompt's language, general tasks, and single steps."""
     rng = random.Random(f"{seed} skill kinds")
     source = arithmetic.problems(split, seed, 2 * count, weights or SKILL_WEIGHTS, languages)
     other = general.rows(split, seed, count, languages=languages)
+    steps = drills.rows(split, seed, count, languages=languages)
     for _ in range(count):
-        if rng.random() < general_share:
+        if step_share and rng.random() < step_share:
+            yield next(steps)
+        elif rng.random() < general_share:
             yield next(other)
         else:
             problem, language = next(source)

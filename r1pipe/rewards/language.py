@@ -94,7 +94,7 @@ def row_problems(
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def language_consistency_reward(
     completions: Sequence[Any],
     language: Sequence[str | None] | None = None,
@@ -123,6 +123,7 @@ def language_consistency_reward(
         languages = column({"language": language}, "language", count, "language")
     opened = prefilled_rows(prefilled, prompts, count)
     rewards: list[float | None] = []
+    known: dict[tuple[str, str], float] = {}  # a group of GRPO writes many thoughts twice
     for index, completion in enumerate(completions):
         name = languages[index]
         if row_domains[index] not in domains or name is None:
@@ -133,7 +134,9 @@ def language_consistency_reward(
             what = "; ".join(filter(None, _unknown(name)))
             raise bad_row(columns, index, "language", what)
         thought = chain_of_thought(text_of(completion), opened[index])
-        rewards.append(language_consistency(thought, code) if thought else 0.0)
+        if thought and (thought, code) not in known:
+            known[thought, code] = language_consistency(thought, code)
+        rewards.append(known[thought, code] if thought else 0.0)
     return rewards
 
 

@@ -154,7 +154,10 @@ class _Reader:
                 if run.isalpha():
                     self._add_counted(run, OTHER, kind)
             elif kind == "number":
-                self._add_symbol(run)
+                if run.isdigit():
+                    self._pause(_PHRASE, True)
+                else:
+                    self._add_symbol(run)
             elif kind == "stop" or kind == "comma":
                 self._end_clause()
                 self._pause(_SENTENCE if kind == "stop" else _PHRASE)

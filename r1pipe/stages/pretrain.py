@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from r1pipe.data.sources import load_data
+from r1pipe.data.streaming import is_streamed
 from r1pipe.models.building import build_model
 from r1pipe.schema import PretrainStage
 from r1pipe.stages.context import Outcome, StageContext
-from r1pipe.stages.supervised import supervised_trainer
+from r1pipe.stages.supervised import streaming_trainer, supervised_trainer
 from r1pipe.stages.training import run_training
 
 
@@ -18,5 +19,9 @@ def run(context: StageContext) -> Outcome:
     stage = context.stage
     assert isinstance(stage, PretrainStage)
     model, tokenizer = build_model(stage, context.name)
-    trainer = supervised_trainer(context, model, tokenizer, load_data(stage.data, stage.seed))
-    return run_training(trainer, context, started)
+    if not is_streamed(stage.data, tokenizer):
+        rows = load_data(stage.data, stage.seed)
+        trainer = supervised_trainer(context, model, tokenizer, rows)
+        return run_training(trainer, context, started)
+    with streaming_trainer(context, model, tokenizer) as trainer:
+        return run_training(trainer, context, started)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +14,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from r1pipe.data.batching import LengthWindowSampler
+from r1pipe.data.encoding import encode_rows, within
 from r1pipe.data.prompts import encode_prompts
+from r1pipe.data.streaming import StreamedRows, stream
 from r1pipe.errors import Problem, UserError
 from r1pipe.models.loading import context_length
 from r1pipe.schema import Supervised
@@ -23,8 +27,6 @@ from r1pipe.stages.length_split import SplitByLength
 from r1pipe.stages.training import trainer_config
 
 log = logging.getLogger(__name__)
-IGNORED = -100
-"""Label of a token that bears no loss (PyTorch's cross entropy)."""
 
 
 class R1SFTTrainer(FiniteSteps, WholeCheckpoints, SplitByLength, SFTTrainer):
@@ -40,7 +42,8 @@ class R1SFTTrainer(FiniteSteps, WholeCheckpoints, SplitByLength, SFTTrainer):
         args: Any = self.args
         if self.length_window == 0 or args.packing:
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in data["input_ids"]]
+        streamed = isinstance(data, StreamedRows)
+        lengths = data.lengths if streamed else [len(ids) for ids in data["input_ids"]]
         rows = args.per_device_train_batch_size * args.world_size
         return LengthWindowSampler(
             lengths, rows, self.length_window, args.seed, args.shuffle_dataset
@@ -73,6 +76,40 @@ def supervised_trainer(
     trainer.length_window = stage.length_window
     trainer.rows_cut = cut
     return trainer
+
+
+@contextmanager
+def streaming_trainer(context: StageContext, model: Any, tokenizer: Any) -> Iterator[R1SFTTrainer]:
+    """Yield a trainer on rows that are made while it reads them; see `data.streaming`.
+
+    Raises UserError, like a trainer that reads a row, for rows that `max_length` leaves nothing of.
+    """
+    args: Any = trainer_config(SFTConfig, context)
+    stage = context.stage
+    assert isinstance(stage, Supervised)
+    if (longest := context_length(model)) is not None:
+        args.max_length = min(args.max_length or longest, longest)
+    args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+    args.remove_unused_columns = False
+    completion_only = args.completion_only_loss is not False
+    rows = stream(stage.data, stage.seed, tokenizer, args.max_length, completion_only)
+    try:
+        require_one_batch(context.name, len(rows), args)
+        first = Dataset.from_list([rows[0]])  # TRL wants one of its own kind to look at
+        trainer = R1SFTTrainer(
+            model=model, args=args, train_dataset=first, processing_class=tokenizer
+        )
+        trainer.train_dataset = cast(Any, rows)
+        trainer.data_collator = _as_it_is
+        trainer.length_window = stage.length_window
+        yield trainer
+    finally:
+        rows.close()
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Return what the rows have put together themselves."""
+    return batch
 
 
 def _used_columns(stage: str, data: Dataset, args: SFTConfig) -> list[str]:
@@ -110,33 +147,19 @@ def tokenized(
         if None in (values := data[column][:]):
             what = f"row {values.index(None) + 1} has no `{column}`"
             raise UserError(Problem("data", what))
-    eos = tokenizer.eos_token
     prompts = data["prompt"][:] if "prompt" in data.column_names else None
     texts = data["completion" if prompts is not None else args.dataset_text_field][:]
-    texts = [text if text.endswith(eos) else text + eos for text in texts]
-    if prompts is not None:
-        texts = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-    whole: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"]
-    starts = np.zeros(len(whole), dtype=np.int64)
-    if prompts is not None and args.completion_only_loss is not False:
-        distinct = list(dict.fromkeys(prompts))
-        ids = tokenizer(distinct, return_attention_mask=False)["input_ids"]
-        known = dict(zip(distinct, ids, strict=True))
-        pairs = zip(prompts, whole, strict=True)
-        starts = np.array([_common_prefix(known[prompt], ids) for prompt, ids in pairs])
-    lengths = np.array([len(ids) for ids in whole])
-    flat = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in whole])
-    begins = np.concatenate([[0], np.cumsum(lengths)])
-    place = np.arange(len(flat)) - np.repeat(begins[:-1], lengths)
-    labels = np.where(place < np.repeat(starts, lengths), IGNORED, flat)
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return tokenizer(texts, return_attention_mask=False)["input_ids"]
+
+    completion_only = args.completion_only_loss is not False
+    whole = encode_rows(texts, prompts, encode, tokenizer.eos_token, completion_only)
+    kept, lost = within(whole, args.max_length)
     cut = 0
     if args.max_length is not None:
-        kept = np.minimum(lengths, args.max_length)
-        kept[starts >= kept] = 0
-        cut = _count_cut(lengths, np.flatnonzero(kept == 0), args.max_length, overlong)
-        inside = place < np.repeat(kept, lengths)
-        flat, labels, lengths = flat[inside], labels[inside], kept[kept > 0]
-    dataset = _from_flat(flat, labels, lengths)
+        cut = _count_cut(whole.lengths, lost, args.max_length, overlong)
+    dataset = _from_flat(kept.ids, kept.labels, kept.lengths)
     return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset, cut
 
 
@@ -173,20 +196,6 @@ def _count_cut(lengths: np.ndarray, lost: np.ndarray, longest: int, overlong: st
     if cut:
         log.warning("%d of %d rows are cut to %d tokens", cut, len(lengths), longest)
     return cut
-
-
-def _common_prefix(first: list[int], second: list[int]) -> int:
-    """Return how many leading token ids two sequences share."""
-    if second[: len(first)] == first:
-        return len(first)
-    return next(
-        (
-            place
-            for place, pair in enumerate(zip(first, second, strict=False))
-            if pair[0] != pair[1]
-        ),
-        min(len(first), len(second)),
-    )
 
 
 def _from_flat(ids: np.ndarray, labels: np.ndarray, lengths: np.ndarray) -> Dataset:

@@ -124,6 +124,17 @@ def test_target_is_the_row_or_fixed() -> None:
     assert language_consistency_reward(["<think>we add</think>"], target="en-GB") == [1.0]
 
 
+def test_the_same_thought_twice_is_judged_by_each_rows_own_language() -> None:
+    texts = ["<think>ones tens</think>", "<think>个位十位</think>"] * 3
+    languages = ["en", "en", "zh", "zh", "en", "zh"]
+    alone = [
+        language_consistency_reward([text], language=[code])[0]
+        for text, code in zip(texts, languages, strict=True)
+    ]
+    assert language_consistency_reward(texts, language=languages) == alone
+    assert alone == [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+
+
 def test_rows_of_other_domains_and_rows_without_a_language_are_left_out() -> None:
     texts = ["<think>we add</think>"] * 3
     domain = ["reasoning", "general", None]
