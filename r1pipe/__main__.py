@@ -17,7 +17,7 @@ usage:
   r1pipe RECIPE.yaml [key=value ...]     run a whole chain
   r1pipe stage=KIND [key=value ...]      run one stage: pretrain sft grpo sample distill eval
   r1pipe COMMAND                         recipes | recipes copy NAME | rewards | rewards NAME |
-                                         check recipe=FILE | doctor | report RUN_DIR
+                                         check recipe=FILE | serve | doctor | report RUN_DIR
 
 examples:
   r1pipe recipes/tiny_r1.yaml                                  the whole chain on a CPU, in minutes
@@ -96,6 +96,10 @@ def dispatch(arguments: list[str]) -> int:
         from r1pipe.doctor import run_doctor
 
         return run_doctor(arguments[1:])
+    if arguments[0] == "serve":
+        from r1pipe.serving.command import run_serve
+
+        return run_serve(arguments[1:])
     if arguments[0] == "report":
         return report_command(arguments[1:])
     from r1pipe.cli import run_command

@@ -59,7 +59,8 @@ def _package_problems(stage: object) -> Iterator[Problem]:
     if tracker != "none" and find_spec(tracker) is None:
         yield _not_installed("tracker", f"`{tracker}`", tracker, "`tracker=none`")
     rollout = getattr(stage, "rollout", None)
-    if rollout is not None and rollout.engine == "vllm" and find_spec("vllm") is None:
+    vllm = rollout is not None and (rollout.engine, rollout.vllm_mode) == ("vllm", "colocate")
+    if vllm and find_spec("vllm") is None:
         other = "`rollout=transformers`; `r1pipe doctor` names the version"
         yield _not_installed("rollout.engine", "`vllm`", "vllm", other)
     if getattr(stage, "lora", None) is not None and find_spec("peft") is None:

@@ -14,7 +14,6 @@ from r1pipe.compose import (
     check_shadowing,
     check_sweep_files,
     compose_recipe,
-    finish,
     forced,
     register_resolvers,
 )
@@ -152,8 +151,10 @@ def find_recipe(word: str) -> Path:
 def run_with_hydra(arguments: list[str]) -> int:
     """Hand over to Hydra's own command line: sweeps, --info, shell completion."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     register_resolvers()
+    home: Path | None = None
     request_path = next((a for a in arguments if a.endswith((".yaml", ".yml"))), None)
     conf, name = conf_dir().resolve(), SINGLE
     argv = [argument for argument in arguments if argument != request_path]
@@ -164,7 +165,7 @@ def run_with_hydra(arguments: list[str]) -> int:
     argv = [*flags, *own, *forced(values, Path(request_path or conf).parent)]
     if request_path is not None:
         path = find_recipe(request_path)
-        name = path.stem
+        name, home = path.stem, path.parent
         check_recipe_file(path.parent, name)
         if path.parent.resolve() != recipes_dir().resolve():
             check_sweep_files(path.parent)
@@ -177,7 +178,9 @@ def run_with_hydra(arguments: list[str]) -> int:
     @hydra.main(config_path=str(conf), config_name=name, version_base="1.3")
     def job(config: Any) -> float:
         try:
-            composed, unresolved = finish(config)
+            # Composed anew, as a single run is: what `loss` names has its values then.
+            task = list(HydraConfig.get().overrides.task)
+            composed, unresolved = compose_recipe(name, task, home)
             run = validate(composed, unresolved)
             if (place := (run.output_root, run.name)) in places:
                 what = "an earlier job of this sweep has written there"

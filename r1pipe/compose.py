@@ -15,10 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from r1pipe.errors import Problem, UserError, did_you_mean
+from r1pipe.loss_presets import preset_overrides
 from r1pipe.recipes import conf_dir
 
 SINGLE = "config"
@@ -47,10 +48,22 @@ def compose_recipe(
     check_recipe_file(home, config_name)
     with initialize_config_dir(str(home), version_base="1.3", job_name="r1pipe"):
         try:
-            config = compose(config_name, overrides=lines)
+            config, choices = _composed(config_name, lines)
+            given = keys_of(overrides)
+            if presets := preset_overrides(config, choices, given, (home, conf)):
+                config, _ = _composed(config_name, [*presets, *lines])
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
             raise UserError(_composition_problem(error, conf, home, overrides)) from error
     return finish(config)
+
+
+def _composed(config_name: str, lines: list[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """Return the composed config, and which option Hydra chose of each group."""
+    config = compose(config_name, overrides=lines, return_hydra_config=True)
+    choices = dict(config.hydra.runtime.choices)
+    with open_dict(config):
+        config.pop("hydra")
+    return config, choices
 
 
 def finish(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
@@ -159,6 +172,11 @@ def _stage_dir(*, _node_: Any, _root_: DictConfig) -> str:
     if key == "stage":
         stage = str(_root_.stage.kind)
     return f"{_root_.output_root}/{_root_.name}/{stage}"
+
+
+def keys_of(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that overrides set, without package and Hydra's signs."""
+    return {str(override.key_or_group) for override in _parse(overrides)}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -16,6 +16,14 @@ from r1pipe.schema import StageBase
 
 PLACES = ("output_dir", "tracker")
 """Stage fields that say where things go, not what is computed."""
+SERVER = (
+    "server_url",
+    "server_token_file",
+    "server_timeout",
+    "server_hang_timeout",
+    "server_stall_timeout",
+)
+"""Rollout fields that say where the engine is and how long to wait for it."""
 PACE = (
     "logging_steps",
     "save_steps",
@@ -49,6 +57,8 @@ def stage_fingerprint(stage: StageBase, inputs: Mapping[str, str]) -> str:
     config["ranks"] = launcher["num_processes"] * launcher["num_machines"]
     for field in PLACES:
         config.pop(field, None)
+    for field in SERVER:
+        (config.get("rollout") or {}).pop(field, None)
     for field in PACE:
         config.get("trainer", {}).pop(field, None)
     for field, fingerprint in inputs.items():

@@ -314,4 +314,6 @@ def headline(kind: str, outcome: dict[str, Any]) -> str:
         value = outcome["metrics"].get(name)
         if isinstance(value, int | float):
             shown.append(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}")
+    if sampling := outcome["metrics"].get("sampling"):
+        shown.append(f"{sampling['generated_per_used']:.2f} groups written for each trained on")
     return ", ".join(shown)

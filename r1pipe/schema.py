@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WrapValidator
+from pydantic_core import PydanticCustomError
 
 
 class Strict(BaseModel):
@@ -153,12 +154,27 @@ class Rollout(Strict):
     batch_size: int = Field(ge=1)
     """Prompts written at a time (`compact`, `transformers`)."""
     vllm_mode: Literal["colocate", "server"]
-    vllm_server_base_url: str | None
+    """`colocate`: the engine is in the process of the stage. `server`: in that of `r1pipe serve`,
+    on other GPUs or another machine, whichever engine that has."""
+    server_url: str | None
+    """`http://host:port` of the server; `https://` where something in front of it speaks TLS."""
+    server_token_file: str | None
+    """File with the server's token, readable by nobody else. null: the environment's
+    R1PIPE_SERVER_TOKEN, else `server-PORT.token` in $XDG_RUNTIME_DIR/r1pipe or ~/.r1pipe."""
+    server_timeout: float = Field(gt=0)
+    """Seconds that a stage waits for a server that does not answer, before it fails."""
+    server_hang_timeout: float = Field(gt=0)
+    """Seconds without a sign of life from the engine's process, after which the server ends it and
+    starts another."""
+    server_stall_timeout: float = Field(gt=0)
+    """Seconds of writing without one more finished completion, likewise."""
     gpu_memory_utilization: float = Field(gt=0, le=1)
     """Share of the GPU's memory that vLLM may take: weights and cache."""
     tensor_parallel_size: int = Field(ge=1)
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
-    """What `vllm` and `compact` decode in; `auto`: as the trainer computes, or `load.dtype`."""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "fp8"]
+    """What `vllm` and `compact` decode in; `auto`: as the trainer computes, or `load.dtype`. `fp8`
+    (vLLM on a GPU with FP8 units): linear layers multiply in FP8, their weights quantised again
+    whenever they are sent; in training the off-policy correction must be on."""
     max_model_length: int | None = Field(ge=2)
     """Tokens of prompt and completion together (vLLM); null: the model's own context."""
     max_num_seqs: int | None = Field(ge=1)
@@ -178,6 +194,16 @@ class Rollout(Strict):
     """Mean |difference| in nats from which on vLLM does not hold the trainer's weights; null: 0.001
     where it computes in float32, 0.1 in 16 bits."""
     on_alarm: Literal["stop", "warn"]
+    vllm: dict[str, Any] = {}
+    """More arguments of `vllm.LLM`, by its own names (`{async_scheduling: false}`)."""
+    sleep: bool | None = None
+    """Give the engine's GPU memory to the update while nothing is written (vLLM in this process);
+    the weights are then sent anew before every writing. null: where the engine's share, the trainer
+    and its optimizer would together not fit."""
+    overlap_rewards: bool | None = None
+    """Reward completions of GRPO while others are still being written, and while the batch is
+    scored: the same values. null: where the first batch showed that it gains (rewards that wait for
+    worker processes or a sandbox; what computes in this process would only slow the engine)."""
 
 
 class Sampling(Strict):
@@ -228,8 +254,9 @@ class Auxiliary(Strict):
 
     bias_update_speed: float | None = Field(default=None, ge=0)
     """gamma: what a router's bias moves per optimizer step (V3 2.1.2; 4.2: 0.001); 0 keeps it."""
-    bias_frozen_from: int | None = Field(default=None, ge=0)
-    """Optimizer step from which gamma is 0 (V3 4.2: for the last 500 B tokens); null: never."""
+    bias_frozen_from: int | float | None = Field(default=None, ge=0)
+    """Optimizer step from which gamma is 0 (V3 4.2: for the last 500 B tokens); null: never.
+    Below 1: a share of all steps."""
     balance_factor: float | None = Field(default=None, ge=0)
     """alpha: weight of the sequence-wise balance loss (V3 eq. 17; 4.2: 0.0001)."""
     mtp_loss_weight: float | None = Field(default=None, ge=0)
@@ -265,6 +292,76 @@ class SftStage(Supervised):
     lora: Lora | None
 
 
+def _whole_number_or_auto(value: Any, check: Any) -> Any:
+    """Say in one sentence what each type of the union would say by itself."""
+    try:
+        return check(value)
+    except ValidationError:
+        expected = "expected a whole number from 1 on, `auto` or null"
+        raise PydanticCustomError("tokens", expected) from None
+
+
+Tokens = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"] | None, WrapValidator(_whole_number_or_auto)
+]
+
+
+class DynamicSampling(Strict):
+    """Batches of groups whose rewards differ, refilled from further prompts (DAPO, arXiv
+    2503.14476, section 3.2): a group that earned the same throughout has no advantage."""
+
+    enabled: bool
+    max_rounds: int = Field(ge=1)
+    """Times the engine is asked for one batch. What is still missing then is taken from
+    `group_replay`, and last from groups without spread; the log counts both."""
+    oversampling: float = Field(ge=1, le=64)
+    """Prompts of the first round over those of a batch; also the most that any round asks."""
+    reward: str | None
+    """The reward whose spread counts; null: the weighted sum of all."""
+
+
+class PartialRollouts(Strict):
+    """The longest completions of a step are cut off and continued in the next one, so that nobody
+    waits for them (Kimi k1.5, arXiv 2501.12599, 2.6.2; APRIL, arXiv 2509.18521)."""
+
+    enabled: bool
+    ahead: float = Field(gt=0, le=1)
+    """Groups in flight beyond those of a batch, as a share of them: writing stops when a batch is
+    whole. More of them cost more of the oldest policies' tokens."""
+    max_staleness: int = Field(ge=1)
+    """Optimizer steps from the first token of a completion to its use, at most."""
+
+
+class DifficultyFilter(Strict):
+    """Prompts that were solved always, or never, on their last visits rest for a while."""
+
+    enabled: bool
+    reward: str
+    """The reward that tells a solved prompt."""
+    solved_at: float
+    """Its least value in a completion that solves the prompt."""
+    window: int = Field(ge=1)
+    """Visits in a row, all solved or all unsolved, after which a prompt rests."""
+    rest: int = Field(ge=1)
+    """Passes over the data in which it is then left out."""
+    floor: float = Field(gt=0, le=1)
+    """Least share of all prompts in play in every pass; rests end early for it."""
+
+
+class GroupReplay(Strict):
+    """The last groups with spread fill batches that `dynamic_sampling` could not fill.
+
+    They are weighed by the ratio to the policy that wrote them, which costs one more pass over
+    every batch for its log-probabilities.
+    """
+
+    enabled: bool
+    size: int = Field(ge=1)
+    """Groups kept; the oldest make room."""
+    max_age: int = Field(ge=1)
+    """Optimizer steps after which a group is too far from the policy to be used."""
+
+
 class GrpoStage(Trained):
     kind: Literal["grpo"]
     init_from: str
@@ -276,6 +373,23 @@ class GrpoStage(Trained):
     """Whose choice of experts the updates on a batch repeat: `none` lets routers choose anew,
     `policy` repeats the old policy's (R2; GSPO, arXiv 2507.18071), `rollout` what the engine used
     while writing (R3; arXiv 2510.11370). For models of DeepSeek-V3's kind."""
+    max_tokens_per_microbatch: Tokens = None
+    """Tokens, prompts included, of one forward and backward pass: a device's batch is computed in
+    parts of up to so many, with the loss and gradient of the whole. `auto` measures on a GPU what
+    fits beside weights, optimizer and engine; null: no limit. A row is never cut. Without effect
+    under FSDP and DeepSpeed."""
+    padding_free: bool | None = None
+    """Compute passes on rows one behind the other instead of padded ones; null: on a GPU in 16
+    bits, for models of transformers' own attention that pass a comparison with padded rows."""
+    loss: str | None = None
+    """Preset that `trainer` has its loss from: a file of conf/stage/loss/ (`grpo` is R1's own).
+
+    On the command line it beats what the recipe's `trainer` says; in a recipe it is beaten by it.
+    """
+    partial_rollouts: PartialRollouts | None = None
+    dynamic_sampling: DynamicSampling | None = None
+    difficulty_filter: DifficultyFilter | None = None
+    group_replay: GroupReplay | None = None
 
 
 class DistillStage(Trained):
@@ -288,6 +402,13 @@ class DistillStage(Trained):
     rollout: Rollout
 
 
+class PassRate(Strict):
+    """A range of the share of a prompt's completions that pass, with its ends."""
+
+    min: float = Field(ge=0, le=1)
+    max: float = Field(ge=0, le=1)
+
+
 class SampleStage(StageBase):
     kind: Literal["sample"]
     init_from: str
@@ -298,6 +419,10 @@ class SampleStage(StageBase):
     rewards: Rewards
     keep: dict[str, float | None]
     """Reward name -> least value a kept completion has; null asks for nothing."""
+    pass_rate: PassRate | None = None
+    """Prompts are kept where this share of their completions passes `keep` and was not cut; every
+    kept row has it as its column `pass_rate`. What is then left makes prompts for RL that are
+    neither solved nor missed throughout: `{min: 0.1, max: 0.9}`."""
     max_per_prompt: int | None = Field(ge=1)
     max_rows: int | None = Field(ge=1)
     min_rows: int = Field(ge=1)

@@ -22,6 +22,7 @@ from r1pipe.echoes import causes, without_echoes
 from r1pipe.errors import Problem, UserError, did_you_mean
 from r1pipe.launch import preset_path
 from r1pipe.registry import REWARDS, TASKS
+from r1pipe.sampling_fields import pass_rate_problems, sampling_problems
 from r1pipe.schema import (
     EVAL_SUFFIX,
     MODEL_KINDS,
@@ -30,6 +31,7 @@ from r1pipe.schema import (
     Stage,
     StageBase,
 )
+from r1pipe.serving.protocol import Address
 from r1pipe.trainer_fields import (
     OWNED_BY_R1PIPE,
     expected_type,
@@ -201,13 +203,13 @@ def _stage_problems(key: str, stage: dict[str, Any]) -> list[Problem]:
             hint = f"set `{key}.trainer.sync_ref_model=false`"
             problems.append(Problem(f"{key}.trainer.sync_ref_model", what, hint))
         problems += _group_problems(f"{key}.trainer", trainer, stage.get("launcher"))
+        problems += sampling_problems(key, stage)
+    if kind == "sample":
+        problems += pass_rate_problems(key, stage)
     rollout = stage.get("rollout")
     rollout = rollout if isinstance(rollout, dict) else {}
-    served = (rollout.get("engine"), rollout.get("vllm_mode")) == ("vllm", "server")
-    if kind in ("sample", "eval") and served:
-        what = f"a stage of kind `{kind}` runs vLLM in its own process, not on a server"
-        hint = f"set `{key}.rollout.vllm_mode=colocate`"
-        problems.append(Problem(f"{key}.rollout.vllm_mode", what, hint))
+    if rollout.get("vllm_mode") == "server":
+        problems += _server_problems(f"{key}.rollout.server_url", rollout.get("server_url"))
     if kind == "pretrain" and stage.get("architecture") is not None:
         problems += architecture_problems(key, stage)
     if isinstance(data := stage.get("data"), dict):
@@ -216,6 +218,17 @@ def _stage_problems(key: str, stage: dict[str, Any]) -> list[Problem]:
         source = {**few_shot, "split": "train", "limit": 1}
         problems += _task_problems(f"{key}.few_shot", source)
     return problems
+
+
+def _server_problems(key: str, url: Any) -> list[Problem]:
+    hint = "the URL that `r1pipe serve` prints"
+    if url is None:
+        return [Problem(key, "no generation server is named", hint)]
+    try:
+        Address.read(str(url))
+    except ValueError as error:
+        return [Problem(key, f"{error}, received {_shown(url)}", hint)]
+    return []
 
 
 def _group_problems(key: str, trainer: dict[str, Any], launcher: Any) -> list[Problem]:

@@ -61,6 +61,11 @@ def panels(stage: StageRecord) -> list[Panel]:
         ("completions/mean_length", "completion length, tokens", {}),
         ("completions/clipped_ratio", "cut off at the limit, % of completions", {"share": True}),
         ("frac_reward_zero_std", "groups without spread, %", {"share": True}),
+        ("sampling/generated_per_used", "completions written for one trained on", {}),
+        ("sampling/dropped_groups", "groups without spread, dropped a batch", {}),
+        ("sampling/filled_groups", "groups without spread in a batch all the same", {}),
+        ("sampling/replayed_groups", "groups taken again, a batch", {}),
+        ("sampling/rounds", "rounds of writing a batch", {}),
         ("entropy", "entropy, nats a token", {}),
         ("kl", "KL to the reference, nats a token", {}),
         ("loss", "loss", {}),
@@ -71,6 +76,8 @@ def panels(stage: StageRecord) -> list[Panel]:
         ("learning_rate", "learning rate", {}),
         ("grad_norm", "gradient norm", {}),
         ("rollout/logp_diff_mean", "engine against trainer, mean |Δ log p|, nats", {}),
+        ("mismatch/kl_k3", "KL of the engine to the trainer, nats a token", {}),
+        ("mismatch/ess", "effective sample size of the importance weights, share", {}),
         ("tokens_per_second", "tokens a second", {}),
         ("generated_tokens_per_second", "tokens written a second of writing", {}),
     ]
@@ -84,6 +91,8 @@ def panels(stage: StageRecord) -> list[Panel]:
             found.append(Panel(title, [replace(curve, label="mean"), *filter(None, [worst])]))
         elif curve is not None:
             found.append(Panel(title, [curve], **options))
+        if key == "sampling/rounds":
+            found += _resting(history)
         if key == "reward" and components:
             curves = [_curve(history, f"rewards/{c}/mean", c) for c in components]
             found.append(Panel("reward by component, mean", [c for c in curves if c]))
@@ -112,6 +121,14 @@ def _phases(history: list[dict[str, Any]]) -> list[Curve]:
         if any(values):
             curves.append(Curve(label, [row["step"] for row in steps], values))
     return curves
+
+
+def _resting(history: list[dict[str, Any]]) -> list[Panel]:
+    """Return the shares of prompts that the difficulty filter leaves out, by why."""
+    reasons = {"solved": "difficulty/resting_solved", "unsolved": "difficulty/resting_unsolved"}
+    curves = [_curve(history, key, label) for label, key in reasons.items()]
+    drawn = [curve for curve in curves if curve]
+    return [Panel("prompts that rest, %", drawn, share=True)] if drawn else []
 
 
 def _by_task(history: list[dict[str, Any]], components: Sequence[str]) -> list[Panel]:

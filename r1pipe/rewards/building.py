@@ -13,7 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from r1pipe.errors import Problem, StageFailed, UserError, did_you_mean
 from r1pipe.registry import REWARDS
 from r1pipe.rewards.combining import gated
-from r1pipe.rewards.completions import opens_thinking
+from r1pipe.rewards.completions import LooksAt, opens_thinking
 from r1pipe.schema import RewardTerm
 
 RewardFunction = Callable[..., list[float | None]]
@@ -49,6 +49,11 @@ class NamedReward:
     def best(self) -> float | None:
         """What the best completion earns; None where no one value is the best."""
         return getattr(self._function, "best", 1.0 if self.like != self.__name__ else None)
+
+    @property
+    def looks_at(self) -> LooksAt | None:
+        """What it needs to know of a batch to judge one completion; None: all of it."""
+        return getattr(self._function, "looks_at", None)
 
     @property
     def like(self) -> str:

@@ -43,7 +43,7 @@ def row_problems(
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def choice_reward(
     completions: Sequence[Any],
     solution: Sequence[Any] | None = None,

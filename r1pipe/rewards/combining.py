@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from r1pipe.errors import Problem
+from r1pipe.rewards.completions import LooksAt
 
 Reward = Callable[..., list[float | None]]
 
@@ -28,6 +29,10 @@ class gated:
     @property
     def like(self) -> str:
         return getattr(self._reward, "like", self.__name__)
+
+    @property
+    def looks_at(self) -> LooksAt | None:
+        return widest([self._reward, self._gate])
 
     def row_problems(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
         """Return what either finds wrong with the gold data."""
@@ -79,6 +84,10 @@ class weighted:
             return None
         total = sum(w * b for w, b in zip(weights, parts, strict=True) if b is not None)
         return total / sum(weights) if self._normalise == "weights" else total
+
+    @property
+    def looks_at(self) -> LooksAt | None:
+        return widest([reward for reward, _ in self._rewards])
 
     def row_problems(self, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:
         """Return what any of them finds wrong with the gold data."""
@@ -150,6 +159,14 @@ setattr(weighted_terms, "option_problems", _option_problems)  # noqa: B010  (fun
 def name_of(reward: Any) -> str:
     """Return the name that metrics use for a reward."""
     return getattr(reward, "__name__", type(reward).__name__)
+
+
+def widest(rewards: Sequence[Any]) -> LooksAt | None:
+    """Return what several rewards together look at."""
+    views = {getattr(reward, "looks_at", None) for reward in rewards}
+    if None in views:
+        return None
+    return "prompt" if "prompt" in views else "row"
 
 
 def _row_problems(reward: Any, rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from r1pipe.errors import Problem, UserError
 
@@ -167,8 +167,14 @@ RowCheck = Callable[..., list[tuple[int, str]]]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+LooksAt = Literal["row", "prompt"]
+"""What a reward needs to know to judge a completion: its `row` alone, or all completions of its
+`prompt` in the call. Such a reward may be asked for parts of a batch, from another thread; what it
+logs as metrics must then add up. Without a word on it, it sees whole batches, in the trainer's."""
+
+
 def checked_by(
-    check: RowCheck | None, best: float | None = 1.0
+    check: RowCheck | None, best: float | None = 1.0, looks_at: LooksAt | None = None
 ) -> Callable[[_Function], _Function]:
     """Decorate a reward with the check of its rows, which runs before training.
 
@@ -178,6 +184,7 @@ def checked_by(
     def attach(reward: _Function) -> _Function:
         # A function's type has no such attributes.
         setattr(reward, "best", best)  # noqa: B010
+        setattr(reward, "looks_at", looks_at)  # noqa: B010
         if check is not None:
             setattr(reward, "row_problems", check)  # noqa: B010
         return reward

@@ -40,7 +40,7 @@ def has_form(text: str, tags: Sequence[str]) -> bool:
     return not any(map(is_blank, inside)) and all(part.isspace() or not part for part in outside)
 
 
-@checked_by(None)
+@checked_by(None, looks_at="row")
 def format_reward(
     completions: Sequence[Any],
     prompts: Sequence[Any] | None = None,
@@ -69,7 +69,7 @@ def format_reward(
     ]
 
 
-@checked_by(None)
+@checked_by(None, looks_at="row")
 def tag_count_reward(
     completions: Sequence[Any],
     prompts: Sequence[Any] | None = None,

@@ -36,7 +36,7 @@ def row_problems(
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def exact_answer_reward(
     completions: Sequence[Any],
     solution: Sequence[Any] | None = None,

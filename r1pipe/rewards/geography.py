@@ -97,7 +97,7 @@ def row_problems(rows: Sequence[Mapping[str, Any]], **options: Any) -> list[tupl
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def geo_distance_reward(
     completions: Sequence[Any],
     latitude: Sequence[Any] | None = None,

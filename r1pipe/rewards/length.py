@@ -15,7 +15,7 @@ Correctness = Callable[..., Sequence[float | None]]
 one, None where it does not apply."""
 
 
-@checked_by(None, best=0.0)
+@checked_by(None, best=0.0, looks_at="row")
 def soft_overlong_penalty(
     completions: Sequence[Any],
     completion_ids: Sequence[Sequence[int]] | None = None,
@@ -56,7 +56,7 @@ def row_problems(
     return check(rows) if check else []
 
 
-@checked_by(row_problems, best=None)
+@checked_by(row_problems, best=None, looks_at="prompt")
 def length_reward(
     completions: Sequence[Any],
     solution: Sequence[Any] | None = None,

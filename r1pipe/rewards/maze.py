@@ -135,7 +135,7 @@ def row_problems(
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def maze_path_reward(
     completions: Sequence[Any],
     maze: Sequence[Any] | None = None,

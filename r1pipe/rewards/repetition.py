@@ -26,7 +26,7 @@ _MODULUS = (1 << 61) - 1  # a prime: two n-grams collide in one of 200,000 such 
 _BASE = 1_000_003_000_017
 
 
-@checked_by(None, best=0.0)
+@checked_by(None, best=0.0, looks_at="row")
 def repetition_penalty(
     completions: Sequence[Any],
     completion_ids: Sequence[Sequence[int]] | None = None,

@@ -49,7 +49,7 @@ def row_problems(
     return sorted(problems.items())
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def sql_reward(
     completions: Sequence[Any],
     solution: Sequence[Any] | None = None,

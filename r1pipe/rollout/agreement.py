@@ -30,6 +30,8 @@ class Agreement:
     trainer's probability over the engine's; Schulman, "Approximating KL divergence", 2020)."""
     ess: float
     """Effective sample size of the importance weights, as a share: (Σw)² / (N Σw²)."""
+    kl_k1: float = 0.0
+    """The same KL by the k1 estimator, the mean of -log r: without bias, and below 0 by chance."""
 
     def logged(self) -> dict[str, float]:
         """Return the figures under the names of the metrics file."""
@@ -42,14 +44,14 @@ class Agreement:
         }
 
 
-SUMS = 7
+SUMS = 8
 """Length of `sums_of`'s result; element 2 is a maximum, the others add up over ranks."""
 
 
 def sums_of(engine_N: Tensor, trainer_N: Tensor) -> Tensor:
     """Return what `agreement_of` needs, in a form that ranks can combine (float64).
 
-    Elements: tokens, Σ|Δ|, max|Δ|, Σ exp|Δ|, Σ k3, Σw, Σw². A figure that is not a number on the
+    Elements: tokens, Σ|Δ|, max|Δ|, Σ exp|Δ|, Σ k3, Σw, Σw², Σ k1. What is not a number on the
     trainer's side, or is infinite on either, makes the sums infinite; NaN of the engine is a token
     it had no figure for.
     """
@@ -70,20 +72,22 @@ def sums_of(engine_N: Tensor, trainer_N: Tensor) -> Tensor:
             (weight - 1 - difference).sum(),
             weight.sum(),
             (weight * weight).sum(),
+            -difference.sum(),
         ]
     )
 
 
 def agreement_of(sums: Tensor) -> Agreement:
-    """Return the figures of all ranks' `sums_of` [ranks, 7]."""
+    """Return the figures of all ranks' `sums_of` [ranks, 8]."""
     if not torch.isfinite(sums).all():
-        return Agreement(0, math.inf, math.inf, math.inf, math.inf, 0.0)
-    count, total, _, ratio, kl, weight, square = sums.sum(dim=0).tolist()
+        return Agreement(0, math.inf, math.inf, math.inf, math.inf, 0.0, math.inf)
+    count, total, _, ratio, kl, weight, square, k1 = sums.sum(dim=0).tolist()
     if count == 0:
         return Agreement(0, 0.0, 0.0, 1.0, 0.0, 1.0)
     largest = sums[:, 2].max().item()
     share = weight * weight / (count * square)
-    return Agreement(int(count), total / count, largest, ratio / count, kl / count, share)
+    figures = (total / count, largest, ratio / count, kl / count, share, k1 / count)
+    return Agreement(int(count), *figures)
 
 
 def flat(values: Sequence[Sequence[float]]) -> Tensor:

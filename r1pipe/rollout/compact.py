@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from r1pipe.rollout.choosing import Choosing
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.growing_loop import GrowingLoop
 from r1pipe.rollout.mixture_step import Experts
 from r1pipe.rollout.slot_loop import SlotLoop, capacity_for, slots_for
@@ -32,6 +33,8 @@ class Completions:
     routes: list[Tensor] | None
     """Per completion int16 (tokens, layers with experts, experts per token), on the CPU: of the
     prompt and the completion but for its last token, which no forward pass has read."""
+    unfinished: list[int] = field(default_factory=list)
+    """Numbers of those that `stop` cut off; one that was not begun has no tokens."""
 
 
 def supports(model: Any) -> bool:
@@ -96,6 +99,9 @@ def write(
     return_logprobs: bool = False,
     record_routes: bool = False,
     on_done: Callable[[int], None] | None = None,
+    on_rows: OnRows | None = None,
+    limits: Sequence[int] | None = None,
+    stop: Stop | None = None,
     dtype: torch.dtype | None = None,
     loop: Literal["growing", "slots"] | None = None,
     graphs: bool | None = None,
@@ -104,8 +110,10 @@ def write(
     """Do what `generate` does, and return more of it when asked.
 
     `record_routes` needs a DeepSeek model of this package: raises ValueError for another. `on_done`
-    is called with the number of completions written so far. The rest is chosen by device and size,
-    and there to compare: `slots` (default on a GPU: `batch_size` rows at once, freed places filled
+    is called with the number of completions written so far, `on_rows` with those that have ended
+    since. `limits`: most tokens of each completion, at least 1; none beyond `max_new_tokens`. Once
+    `stop` says so, nothing more is written. The rest is chosen by device and size, and there to
+    compare: `slots` (default on a GPU: `batch_size` rows at once, freed places filled
     again, CUDA `graphs`) or the `growing` cache; `experts`, how a mixture is computed. Raises
     ValueError for `slots` where there is no step.
     """
@@ -119,7 +127,8 @@ def write(
     # Rows of like length side by side need the least padding; the sort is stable, hence repeatable.
     order = sorted(range(len(prompt_ids)), key=lambda row: len(prompt_ids[row]))
     written = [Written() for _ in prompt_ids]
-    longest = max(map(len, prompt_ids), default=0) + max_new_tokens
+    room = [max_new_tokens] * len(prompt_ids) if limits is None else limits
+    longest = max((len(ids) + most for ids, most in zip(prompt_ids, room, strict=True)), default=0)
     device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     if dtype is None and torch.is_autocast_enabled(device.type):
@@ -141,11 +150,12 @@ def write(
             writer = GrowingLoop(model, step, *ending, tap)
             starts = range(0, len(order), batch_size)
             batches = [order[start : start + batch_size] for start in starts]
-        _run(writer, batches, prompt_ids, written, on_done)
+        _run(writer, batches, prompt_ids, written, on_done, on_rows, limits, stop)
     return Completions(
         [one.ids for one in written],
         _flat([one.logprobs for one in written]) if return_logprobs else None,
         [one.routes for one in written if one.routes is not None] if record_routes else None,
+        [row for row, one in enumerate(written) if not one.whole],
     )
 
 
@@ -155,17 +165,31 @@ def _run(
     prompt_ids: Sequence[Sequence[int]],
     written: list[Written],
     on_done: Callable[[int], None] | None,
+    on_rows: OnRows | None,
+    limits: Sequence[int] | None,
+    stop: Stop | None,
 ) -> None:
     """Let `writer` write the rows of each batch into their places in `written`."""
     done = 0
     for rows in batches:
+        if done and stop is not None and stop():
+            for row in rows:
+                written[row].whole = False
+            continue
         found = writer.run(
             [prompt_ids[row] for row in rows],
             None if on_done is None else lambda count, before=done: on_done(before + count),
+            None if on_rows is None else _renumbered(on_rows, rows),
+            None if limits is None else [limits[row] for row in rows],
+            stop,
         )
         done += len(rows)
         for row, one in zip(rows, found, strict=True):
             written[row] = one
+
+
+def _renumbered(on_rows: OnRows, rows: Sequence[int]) -> OnRows:
+    return lambda ended: on_rows([(rows[place], ids) for place, ids in ended])
 
 
 def _flat(parts: list[Tensor | None]) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from transformers import GenerationConfig
 
+from r1pipe.errors import Problem, UserError
 from r1pipe.models.loading import context_length, end_token_ids, load_causal_lm, load_tokenizer
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.schema import Load, Rollout, Sampling
 
 OnDone = Callable[[int], None]
@@ -27,6 +29,8 @@ class SampledTokens:
     """Log-probability of each token under the distribution it was drawn from (nats), if asked."""
     routes: list[Any] | None = None
     """vLLM's `routed_experts` of each: the experts its prompt and tokens met, if asked."""
+    unfinished: list[int] = field(default_factory=list)
+    """Numbers of those that a `Stop` cut off."""
 
 
 class Engine(Protocol):
@@ -35,10 +39,13 @@ class Engine(Protocol):
     tokenizer: Any
     end_ids: list[int]
     """Tokens that end a completion."""
-    context: int | None
-    """Tokens the model can look at; None when it does not say."""
     seconds_writing: float
     """Wall-clock seconds spent in `generate` so far."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens the model can look at; None when it does not say."""
+        ...
 
     def write(
         self,
@@ -48,11 +55,16 @@ class Engine(Protocol):
         seed: int | None = None,
         logprobs: bool = False,
         on_done: OnDone | None = None,
+        on_rows: OnRows | None = None,
+        limits: Sequence[int] | None = None,
+        stop: Stop | None = None,
     ) -> SampledTokens:
         """Return one completion of every prompt; `sampling.num_samples` is for the caller.
 
         With a seed the result is a function of the arguments alone; without one, of torch's
-        generator too.
+        generator too. `on_rows` gets every completion once, soon after it has ended. `limits`:
+        most tokens of each, where they differ; none beyond `sampling.max_tokens`. An engine that
+        cannot `stop` writes on.
         """
         ...
 
@@ -97,10 +109,15 @@ class WritingEngine:
 
 def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
     """Return the engine that `rollout` names, with the model at `reference` loaded."""
+    if rollout.vllm_mode == "server":
+        from r1pipe.rollout.remote.engine import RemoteEngine
+
+        return RemoteEngine(rollout, reference, load).start()
     if rollout.engine == "vllm":
         from r1pipe.rollout.vllm_engine import VllmEngine
 
         return VllmEngine(rollout, reference, load)
+    require_served(rollout)
     tokenizer = load_tokenizer(reference, load)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_causal_lm(reference, load).to(device).eval()
@@ -110,6 +127,29 @@ def make_engine(rollout: Rollout, reference: str, load: Load) -> Engine:
         if compact.supports(model):
             return CompactEngine(model, tokenizer, rollout)
     return TransformersEngine(model, tokenizer, rollout)
+
+
+def require_served(rollout: Rollout) -> None:
+    """Raise UserError for settings that only vLLM in this process knows, where another writes."""
+    here = rollout.engine == "vllm" and rollout.vllm_mode == "colocate"
+    if rollout.precision == "fp8" and rollout.engine != "vllm" and rollout.vllm_mode != "server":
+        what = f"the engine `{rollout.engine}` does not decode in FP8"
+        raise UserError(Problem("rollout.precision", what, "`rollout=vllm_colocate`, or `auto`"))
+    if rollout.sleep and not here:
+        what = "only vLLM in the trainer's process has memory to give to the update"
+        raise UserError(
+            Problem("rollout.sleep", what, "set it to null, or `rollout=vllm_colocate`")
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """`Engine.write`'s arguments of the same names."""
+
+    on_done: OnDone
+    on_rows: OnRows | None
+    limits: Sequence[int] | None
+    stop: Stop | None
 
 
 class _LoadedModel(WritingEngine):
@@ -130,6 +170,9 @@ class _LoadedModel(WritingEngine):
         seed: int | None = None,
         logprobs: bool = False,
         on_done: OnDone | None = None,
+        on_rows: OnRows | None = None,
+        limits: Sequence[int] | None = None,
+        stop: Stop | None = None,
     ) -> SampledTokens:
         if seed is not None:
             torch.manual_seed(seed)
@@ -141,7 +184,8 @@ class _LoadedModel(WritingEngine):
             "pad_token_id": self.tokenizer.pad_token_id,
             "batch_size": self.rollout.batch_size,
         }
-        return self._decode(prompt_ids, options, logprobs, on_done or (lambda count: None))
+        told = Told(on_done or (lambda count: None), on_rows, limits, stop)
+        return self._decode(prompt_ids, options, logprobs, told)
 
     def close(self) -> None:
         del self.model
@@ -155,7 +199,7 @@ class CompactEngine(_LoadedModel):
         prompt_ids: Sequence[Sequence[int]],
         options: dict[str, Any],
         logprobs: bool,
-        on_done: OnDone,
+        told: Told,
     ) -> SampledTokens:
         from r1pipe.rollout import compact
 
@@ -166,13 +210,17 @@ class CompactEngine(_LoadedModel):
             prompt_ids,
             **options,
             return_logprobs=logprobs,
-            on_done=on_done,
+            on_done=told.on_done,
+            on_rows=told.on_rows,
+            limits=told.limits,
+            stop=told.stop,
             dtype=None if precision == "auto" else getattr(torch, precision),
         )
         if written.logprobs is None:
-            return SampledTokens(written.ids)
+            return SampledTokens(written.ids, unfinished=written.unfinished)
         found = written.logprobs.split([len(ids) for ids in written.ids])
-        return SampledTokens(written.ids, [values.tolist() for values in found])
+        values = [row.tolist() for row in found]
+        return SampledTokens(written.ids, values, unfinished=written.unfinished)
 
 
 class TransformersEngine(_LoadedModel):
@@ -183,13 +231,19 @@ class TransformersEngine(_LoadedModel):
         prompt_ids: Sequence[Sequence[int]],
         options: dict[str, Any],
         logprobs: bool,
-        on_done: OnDone,
+        told: Told,
     ) -> SampledTokens:
         written: list[list[int]] = []
         for start in range(0, len(prompt_ids), options["batch_size"]):
             rows = prompt_ids[start : start + options["batch_size"]]
-            written += generate_with_transformers(self.model, rows, **options)
-            on_done(len(written))
+            found = generate_with_transformers(self.model, rows, **options)
+            if told.limits is not None:
+                most = told.limits[start : start + len(rows)]
+                found = [ids[:limit] for ids, limit in zip(found, most, strict=True)]
+            written += found
+            if told.on_rows is not None:
+                told.on_rows(list(enumerate(found, start)))
+            told.on_done(len(written))
         if not logprobs:
             return SampledTokens(written)
         from r1pipe.rollout.agreement import token_logprobs

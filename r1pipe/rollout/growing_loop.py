@@ -14,6 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from r1pipe.rollout.attending import attend
 from r1pipe.rollout.choosing import Choosing, require_finite
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.states import CachedLayer, GrowingStates
 from r1pipe.rollout.steps import Step, precision_of
 from r1pipe.rollout.written import RouteTap, Written
@@ -43,17 +44,24 @@ class GrowingLoop:
         self.four_d = model.config._attn_implementation in ("sdpa", "eager")
 
     def run(
-        self, prompts: Sequence[Sequence[int]], on_done: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        on_done: Callable[[int], None] | None = None,
+        on_rows: OnRows | None = None,
+        limits: Sequence[int] | None = None,
+        stop: Stop | None = None,
     ) -> list[Written]:
         """Return the completions of one batch of prompts, in order.
 
-        `on_done` is called with the number of those that are finished.
+        `on_done` is called with the number of those that are finished, `on_rows` with those that
+        have been since. `limits`: most tokens of each.
         """
         cache, states, logits, mask, position = self._prefill(prompts)
         count, longest = mask.shape[0], mask.shape[1] - self.limit
         tokens = torch.empty(count, self.limit, dtype=torch.long, device=self.device)
         logprobs = torch.empty(tokens.shape, device=self.device) if self.choosing.logprobs else None
         ended = torch.zeros(count, dtype=torch.bool, device=self.device)
+        room = None if limits is None else torch.tensor(limits, device=self.device)
         rows = torch.arange(count)  # which prompt each live row belongs to; stays on the CPU
         done: list[Written] = [Written() for _ in prompts]
         mask_full = self._decode_mask(mask)
@@ -66,14 +74,17 @@ class GrowingLoop:
                 if logprobs is not None and drawn is not None:
                     logprobs[:, step] = drawn
                 ended |= self.choosing.is_end(chosen)
+                if room is not None:
+                    ended |= room <= step + 1
                 if step + 1 == self.limit:
+                    ended.fill_(True)
                     break
                 if (step + 1) % self.check_every == 0:
                     gone = int(ended.sum())
-                    if gone == len(rows):
+                    if gone == len(rows) or (stop is not None and stop()):
                         break
                     if gone >= max(1, COMPACT_SHARE * len(rows)):
-                        self._emit(done, rows, tokens, logprobs, ended, step + 1)
+                        self._emit(done, rows, tokens, logprobs, ended, step + 1, room, on_rows)
                         if on_done is not None:
                             on_done(count - len(rows) + gone)
                         live, holes, movers = _close_ranks(ended, len(rows) - gone)
@@ -83,14 +94,18 @@ class GrowingLoop:
                         tokens, position = tokens[live], position[live]
                         chosen, ended = chosen[live], ended[live]
                         logprobs = None if logprobs is None else logprobs[live]
+                        room = None if room is None else room[live]
                         mask_full = None if mask_full is None else mask_full[live]
                         self.tap.keep(live)
                 position += 1
                 seen = None if mask_full is None else mask_full[..., : longest + step + 1]
                 logits = self._forward(chosen, position, cache, states, seen)
-        self._emit(done, rows, tokens, logprobs, torch.ones_like(ended), step + 1)
+        for row in rows[~ended.cpu()].tolist():
+            done[row].whole = False
+        everything = torch.ones_like(ended)
+        self._emit(done, rows, tokens, logprobs, everything, step + 1, room, on_rows)
         if on_done is not None:
-            on_done(count)
+            on_done(sum(one.whole for one in done))
         return done
 
     def _prefill(
@@ -181,13 +196,18 @@ class GrowingLoop:
         logprobs: Tensor | None,
         ended: Tensor,
         length: int,
+        room: Tensor | None,
+        on_rows: OnRows | None,
     ) -> None:
         """Store the rows that ended, each cut after its first end token."""
         leaving = ended.nonzero().squeeze(1)
         written = tokens[leaving, :length]
         # argmax finds the first end token; a row without one is cut nowhere.
         is_end = self.choosing.is_end(written)
-        cuts = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, length).tolist()
+        cut_at = torch.where(is_end.any(1), is_end.int().argmax(1) + 1, length)
+        if room is not None:
+            cut_at = torch.minimum(cut_at, room[leaving])
+        cuts = cut_at.tolist()
         owners = rows[leaving.cpu()].tolist()
         for row, ids, cut in zip(owners, written.tolist(), cuts, strict=True):
             done[row].ids = ids[:cut]
@@ -196,6 +216,9 @@ class GrowingLoop:
                 done[row].logprobs = drawn[:cut]
         for row, routes in zip(owners, self.tap.routes_of(leaving, cuts), strict=False):
             done[row].routes = routes
+        told = [(row, done[row].ids) for row in owners if done[row].whole]
+        if on_rows is not None and told:
+            on_rows(told)
 
 
 def _close_ranks(ended: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

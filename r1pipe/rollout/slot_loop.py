@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from r1pipe.rollout.choosing import Choosing, require_finite
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.slots import Slots
 from r1pipe.rollout.steps import Step, precision_of
 from r1pipe.rollout.weights import base_of
@@ -24,7 +25,9 @@ CHECK_EVERY = 8
 """Steps between two looks at the device, each of which waits for it; a row that has ended is
 computed on until the next look, which wastes half as many tokens per completion."""
 FEWEST_ROWS = 64
-"""A step over fewer rows takes no less time."""
+"""A step over fewer rows takes no less time ..."""
+FEWEST_STATES = 1 << 15
+"""... unless each has a long text behind it: tokens in the caches of all rows together."""
 LENGTH_GRAIN = 64
 """Cache lengths are rounded up to multiples of this, beyond 512 to an eighth of their size."""
 ADMIT_SHARE = 1 / 8
@@ -35,9 +38,14 @@ MEMORY_SHARE = 0.3
 """Most of the device's free memory that states may take."""
 
 
-def row_bucket(rows: int, most: int) -> int:
-    """Return the number of rows of the smallest graph for that many: powers of two and 3/4."""
+def row_bucket(rows: int, most: int, length: int = 1) -> int:
+    """Return the number of rows of the smallest graph for that many: powers of two and 3/4.
+
+    `length`: tokens in the cache of each.
+    """
     size = FEWEST_ROWS
+    while size > 1 and size * length > FEWEST_STATES:
+        size //= 2
     while size < rows:
         larger = size * 2
         size = size + size // 2 if rows <= size + size // 2 else larger
@@ -74,13 +82,19 @@ class SlotLoop:
         self.routers = list(routers)
 
     def run(
-        self, prompts: Sequence[Sequence[int]], on_done: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        on_done: Callable[[int], None] | None = None,
+        on_rows: OnRows | None = None,
+        limits: Sequence[int] | None = None,
+        stop: Stop | None = None,
     ) -> list[Written]:
         """Return the completions, in order; they are written roughly in that order too.
 
-        `on_done` is called with the number of those that are finished.
+        `on_done` is called with the number of those that are finished, `on_rows` with those that
+        have been since. `limits`: most tokens of each.
         """
-        slots = self.slots
+        slots, self.limits = self.slots, limits
         slots.prepare(self.limit, self.choosing.logprobs, bool(self.routers))
         self.prompts, self.done = prompts, [Written() for _ in prompts]
         self.lengths = torch.tensor([len(ids) for ids in prompts])
@@ -98,8 +112,18 @@ class SlotLoop:
                 self._close_ranks()
                 self._advance()
             finished = self._collect()
+            if finished and on_rows is not None:
+                on_rows([(row, self.done[row].ids) for row in finished])
             if finished and on_done is not None:
                 on_done(waiting - int((self.owner >= 0).sum()))
+            if stop is not None and stop():
+                unread = range(waiting, len(prompts))
+                for row in [
+                    *self._hand_over((self.owner[: self.used] >= 0).nonzero()[:, 0]),
+                    *unread,
+                ]:
+                    self.done[row].whole = False
+                break
         return self.done
 
     def _admit(self, first: int, count: int) -> int:
@@ -128,7 +152,11 @@ class SlotLoop:
         index = torch.tensor(which).to(device)
         placed = places.to(device)
         self.slots.place(placed, states, index)
-        self.slots.start(placed, self.position[places].to(device), logits[index], self.choosing)
+        room = None
+        if self.limits is not None:
+            room = torch.tensor(self.limits[first : first + len(which)]).to(device)
+        lengths = self.position[places].to(device)
+        self.slots.start(placed, lengths, logits[index], self.choosing, room)
         return len(which)
 
     def _read(self, ids: Tensor, lengths: Tensor) -> tuple[list[list[Tensor]], Tensor]:
@@ -160,27 +188,31 @@ class SlotLoop:
         starts = self.lengths[self.owner[: self.used][mine]]
         written = self.position[: self.used][mine] - starts + 1
         steps = min(CHECK_EVERY, self.limit - int(written.min()))
-        rows = row_bucket(self.used, slots.rows)
         reach = int(self.position[: self.used].max()) + steps
         length = length_bucket(reach, slots.capacity)
+        rows = row_bucket(self.used, slots.rows, length)
         forward = slots.advance_by_graph if self.graphs else slots.advance
         with torch.autocast(slots.device.type, enabled=False):
             for _ in range(steps):
                 forward(self.choosing, bool(self.routers), rows, length)
 
-    def _collect(self) -> int:
-        """Look at the device; hand over and clear the rows that have ended, return how many."""
+    def _collect(self) -> list[int]:
+        """Look at the device; hand over and clear the rows that have ended, return which."""
         slots, used = self.slots, self.used
         require_finite(torch.where(slots.ruined, torch.nan, 0.0))
         looked = torch.stack([slots.live[:used].long(), slots.position[:used], slots.count[:used]])
-        live, position, count = looked.cpu()
+        live, position, self.count = looked.cpu()
         mine = self.owner[:used] >= 0
         self.position[:used] = torch.where(mine, position, 0)
-        ended = (mine & ~live.bool()).nonzero()[:, 0]
+        return self._hand_over((mine & ~live.bool()).nonzero()[:, 0])
+
+    def _hand_over(self, ended: Tensor) -> list[int]:
+        """Take what the rows in these places wrote and clear them; returns whose they were."""
+        slots = self.slots
         if not len(ended):
-            return 0
+            return []
         places = ended.to(slots.device)
-        owners, counts = self.owner[ended].tolist(), count[ended].tolist()
+        owners, counts = self.owner[ended].tolist(), self.count[ended].tolist()
         longest = max(counts)
         tokens = slots.tokens[:, :longest][places].tolist()
         for row, ids, length in zip(owners, tokens, counts, strict=True):
@@ -198,14 +230,14 @@ class SlotLoop:
         self.owner[ended], self.position[ended] = -1, 0
         taken = (self.owner >= 0).nonzero()
         self.used = int(taken[-1]) + 1 if len(taken) else 0
-        return len(ended)
+        return owners
 
     def _close_ranks(self) -> None:
         """Move the last rows into holes when a smaller graph then holds them all."""
         most = self.slots.rows
         taken = (self.owner >= 0).nonzero()[:, 0]
-        count = len(taken)
-        if row_bucket(count, most) >= row_bucket(self.used, most):
+        count, reach = len(taken), int(self.position[: self.used].max())
+        if row_bucket(count, most, reach) >= row_bucket(self.used, most, reach):
             return
         sources = taken[taken >= count]
         targets = (self.owner[:count] < 0).nonzero()[:, 0]
@@ -248,7 +280,7 @@ def slots_for(model: Any, step: Step, rows: int, capacity: int, keep: bool) -> S
     else:
         rows = max(rows, 0 if kept is None else kept.asked)
         kept = None  # frees its memory before more is asked for
-        places = row_bucket(rows, _affordable(step, capacity, device))
+        places = row_bucket(rows, _affordable(step, capacity, device), capacity)
         kept = Slots(step, places, rows, capacity, device)
     if keep:
         _KEPT[base] = kept

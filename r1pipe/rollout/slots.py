@@ -39,7 +39,7 @@ class Slots:
         self.token, self.position, self.count = numbers(rows), numbers(rows), numbers(rows)
         """The token each row reads next, its place in the text, and how many were written."""
         self.live = torch.zeros(rows, dtype=torch.bool, device=device)
-        self.limit = numbers(1)
+        self.limit = numbers(rows)
         self.tokens = torch.zeros(rows, capacity + 1, dtype=torch.int32, device=device)
         self.logprobs: Tensor | None = None
         self.routes: Tensor | None = None
@@ -90,13 +90,25 @@ class Slots:
         shape = (self.rows, state.shape[1], self.capacity, state.shape[3])
         return torch.zeros(shape, dtype=self.step.embedding.dtype, device=self.device)
 
-    def start(self, slots: Tensor, lengths: Tensor, logits: Tensor, choosing: Choosing) -> None:
-        """Draw the first tokens, from logits [n, vocabulary], of rows whose prompts are read."""
+    def start(
+        self,
+        slots: Tensor,
+        lengths: Tensor,
+        logits: Tensor,
+        choosing: Choosing,
+        room: Tensor | None = None,
+    ) -> None:
+        """Draw the first tokens, from logits [n, vocabulary], of rows whose prompts are read.
+
+        `room` [n]: most tokens of each, where that is not `prepare`'s.
+        """
+        if room is not None:
+            self.limit[slots] = room
         chosen, witness, logprobs = choosing.choose(logits)
         self.ruined |= ~torch.isfinite(witness).all()
         self.token[slots], self.position[slots] = chosen, lengths
         self.count[slots] = 1
-        self.live[slots] = ~choosing.is_end(chosen) & (self.limit > 1)
+        self.live[slots] = ~choosing.is_end(chosen) & (self.limit[slots] > 1)
         self.tokens[slots, 0] = chosen.int()
         if logprobs is not None and self.logprobs is not None:
             self.logprobs[slots, 0] = logprobs
@@ -128,7 +140,7 @@ class Slots:
         token.copy_(torch.where(live, chosen, token))
         position += live
         count += live
-        live &= ~(choosing.is_end(chosen) | (count >= self.limit))
+        live &= ~(choosing.is_end(chosen) | (count >= self.limit[:rows]))
 
     def advance_by_graph(self, choosing: Choosing, record: bool, rows: int, length: int) -> None:
         """`advance` as a graph, captured when these arguments are new."""
@@ -136,6 +148,11 @@ class Slots:
         if key not in self._graphs:
             self._graphs[key] = self._capture(*key)
         self._graphs[key].replay()
+
+    def forget_graphs(self) -> None:
+        """Let the next steps be captured anew."""
+        self._graphs.clear()
+        self._pool = None  # its memory went with the last graph
 
     def _capture(self, choosing: Choosing, record: bool, rows: int, length: int) -> Any:
         # The first run loads kernels, which a capture must not. It draws numbers and would move
@@ -163,7 +180,7 @@ class Slots:
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Move rows, with their first `length` states, to places none of which is a source."""
-        moving = [self.token, self.position, self.count, self.live, self.tokens]
+        moving = [self.token, self.position, self.count, self.live, self.limit, self.tokens]
         moving += [extra for extra in (self.logprobs, self.routes) if extra is not None]
         for tensor in moving:
             tensor[targets] = tensor[sources]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,16 @@ from torch import Tensor
 
 from r1pipe.artifact import model_path
 from r1pipe.errors import StageFailed
-from r1pipe.models.loading import load_tokenizer
+from r1pipe.models.loading import load_config, load_tokenizer
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.engine import OnDone, SampledTokens, WritingEngine, cut
+from r1pipe.rollout.vllm_fp8 import SentBiases, has_biases, is_fp8, quantisation, require_fp8
+from r1pipe.rollout.vllm_sleep import Sleeper
+from r1pipe.rollout.vllm_stopping import drain, forget_prefixes, stopped
 from r1pipe.rollout.vllm_support import (
+    GRAPHED,
     engine_options,
+    old_objects_left,
     on_gpu,
     plain_errors,
     process_unchanged,
@@ -50,6 +56,8 @@ class Beside:
     end_ids: tuple[int, ...] = ()
     rows: int = 256
     """Completions of one call."""
+    sleeps: bool = False
+    """Give the memory away between writings."""
     routes: bool = False
     """Report which experts every token met; vLLM does so on a GPU only."""
 
@@ -74,9 +82,17 @@ class VllmEngine(WritingEngine):
             if beside.routes:
                 options |= ROUTES_OPTIONS
                 os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "1")
-        options["max_num_batched_tokens"] = max(
-            options["max_num_batched_tokens"], options.get("max_num_seqs", 0)
-        )
+            if beside.sleeps:
+                options["enable_sleep_mode"] = True
+        if is_fp8(rollout):
+            require_fp8(load_config(reference, load))
+            options["quantization"] = quantisation()
+            # FP8 kernels give 16 bits; what a layer keeps for itself is in these too.
+            dtype = "float16" if beside is not None and beside.dtype == "float16" else "bfloat16"
+        rows = options.get("max_num_seqs", 0)
+        options["max_num_batched_tokens"] = max(options["max_num_batched_tokens"], rows)
+        if on_gpu() and rows > GRAPHED:  # else a full batch would be decoded without graphs
+            options.setdefault("max_cudagraph_capture_size", rows)
         self._filled: set[str] = set()
         self._alone = beside is None or beside.ranks == 1
         self._eager, self._routes = options["enforce_eager"], bool(beside and beside.routes)
@@ -94,6 +110,7 @@ class VllmEngine(WritingEngine):
                 trust_remote_code=load.trust_remote_code,
                 **options,
             )
+        self.sleeper = Sleeper(self._llm, bool(beside and beside.sleeps))
         config = self._llm.llm_engine.model_config
         if not config.use_mla:
             require_head_size(config.get_head_size())
@@ -119,6 +136,9 @@ class VllmEngine(WritingEngine):
         seed: int | None = None,
         logprobs: bool = False,
         on_done: OnDone | None = None,
+        on_rows: OnRows | None = None,
+        limits: Sequence[int] | None = None,
+        stop: Stop | None = None,
     ) -> SampledTokens:
         from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
 
@@ -130,25 +150,36 @@ class VllmEngine(WritingEngine):
         common: dict[str, Any] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
             "stop_token_ids": self.end_ids,
             "logprobs": 0 if logprobs else None,
             "logit_bias": None if self.banned is None else {self.banned: -100.0},
             **self.extra,
         }
+        most = [sampling.max_tokens] * len(prompt_ids) if limits is None else limits
         params = [
-            _params(SamplingParams, seed=(seed + row) % 2**31 if apart and seed else None, **common)
-            for row in range(len(prompt_ids))
+            _params(
+                SamplingParams,
+                seed=(seed + row) % 2**31 if apart and seed else None,
+                max_tokens=min(limit, sampling.max_tokens),
+                **common,
+            )
+            for row, limit in enumerate(most)
         ]
-        found = self._run(prompt_ids, params, on_done)
         ends = set(self.end_ids)
-        ids = [cut(list(out.outputs[0].token_ids), ends) for out in found]
-        routes = [out.outputs[0].routed_experts for out in found] if self._routes else None
+
+        def told(row: int, out: Any) -> None:
+            if on_rows is not None:
+                on_rows([(row, cut(list(out.outputs[0].token_ids), ends))])
+
+        outputs, unfinished = self._run(prompt_ids, params, on_done, told, stop)
+        found = [out.outputs[0] for out in outputs]
+        ids = [cut(list(out.token_ids), ends) for out in found]
+        routes = [out.routed_experts for out in found] if self._routes else None
         if not logprobs:
-            return SampledTokens(ids, routes=routes)
-        values = [_flat(out.outputs[0].logprobs) for out in found]
+            return SampledTokens(ids, None, routes, unfinished)
+        values = [_flat(out.logprobs) for out in found]
         values = [v[: len(i)] for v, i in zip(values, ids, strict=True)]
-        return SampledTokens(ids, values, routes)
+        return SampledTokens(ids, values, routes, unfinished)
 
     def score(
         self,
@@ -170,7 +201,7 @@ class VllmEngine(WritingEngine):
             _params(SamplingParams, temperature=0.0, max_tokens=1, prompt_logprobs=0) for _ in whole
         ]
         with self._scaled(temperature):
-            found = self._run(whole, params, None)
+            found, _ = self._run(whole, params, None)
         values = []
         for (prompt, completion), read, out in zip(pairs, whole, found, strict=True):
             known = _flat(out.prompt_logprobs)  # none for the first token
@@ -197,13 +228,21 @@ class VllmEngine(WritingEngine):
         prompts: Sequence[Sequence[int]],
         params: Sequence[Any],
         on_done: OnDone | None,
-    ) -> list[Any]:
-        """Return the finished request of every prompt, in order."""
+        told: Callable[[int, Any], None] | None = None,
+        stop: Stop | None = None,
+    ) -> tuple[list[Any], list[int]]:
+        """Return the request of every prompt, in order, and the numbers of those cut off by `stop`.
+
+        `told` is called with the number of the prompt and its request when that is finished.
+        """
         engine = self._llm.llm_engine
         self._calls += 1
         found: dict[str, Any] = {}
-        with plain_errors(self.rollout, "writing"), uncompiled(self._eager):
+        unfinished: list[int] = []
+        with plain_errors(self.rollout, "writing"), uncompiled(self._eager), old_objects_left():
+            self.sleeper.wake()
             asked = [f"{self._calls}-{row}" for row in range(len(prompts))]
+            numbers = {name: row for row, name in enumerate(asked)}
             try:
                 for name, ids, each in zip(asked, prompts, params, strict=True):
                     engine.add_request(name, {"prompt_token_ids": list(ids)}, each)
@@ -212,12 +251,21 @@ class VllmEngine(WritingEngine):
                     for out in engine.step():
                         if out.finished:
                             found[out.request_id] = out
+                            if told is not None:
+                                told(numbers[out.request_id], out)
                     if on_done is not None and len(found) > before:
                         on_done(len(found))
+                    if stop is not None and stop():
+                        left = [name for name in asked if name not in found]
+                        found |= stopped(engine, left)
+                        unfinished = [numbers[name] for name in left]
+                        engine.abort_request(left)
+                        drain(engine)
+                        break
             except BaseException:
                 engine.abort_request([name for name in asked if name not in found])
                 raise
-        return [found[name] for name in asked]
+        return [found[name] for name in asked], unfinished
 
     def load(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Take new weights, by the names of the checkpoint.
@@ -225,8 +273,11 @@ class VllmEngine(WritingEngine):
         All of the checkpoint has to be there. On a GPU they go from the trainer's memory to the
         engine's without a copy on the host.
         """
-        llm = self._llm
+        llm, biases = self._llm, SentBiases()
         with plain_errors(self.rollout, "giving vLLM the new weights"), torch.no_grad():
+            self.sleeper.wake_weights()
+            if is_fp8(self.rollout):
+                tensors = biases.watch(tensors)
             stream = with_head(tensors, llm.apply_model(has_own_head)[0])
             if llm.apply_model(takes_weights_directly)[0]:
                 loaded = llm.apply_model(lambda model: model.load_weights(stream))[0]
@@ -240,7 +291,10 @@ class VllmEngine(WritingEngine):
             if missing := sorted(self._filled - set(loaded or ())):
                 what = f"vLLM got no new values for {len(missing)} of its weights"
                 raise StageFailed(f"{what}: {', '.join(missing[:3])} ...")
-            llm.reset_prefix_cache()
+            if biases.any:
+                biases.require(llm.apply_model(has_biases)[0])
+            forget_prefixes(llm)
+            self.sleeper.loaded()
         if on_gpu():
             torch.cuda.synchronize()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -35,6 +35,28 @@ CPU_ENVIRONMENT = {
 }
 BATCHED_TOKENS = 8192
 """Tokens of one engine step; vLLM's larger default makes it set aside more memory than it uses."""
+
+
+GRAPHED = 512
+"""Largest batch that vLLM captures CUDA graphs for unless told otherwise."""
+OWNED = {
+    "model": "it is the stage's",
+    "tokenizer": "it is `load.tokenizer`",
+    "revision": "it is `load.revision`",
+    "trust_remote_code": "it is `load.trust_remote_code`",
+    "dtype": "it is `rollout.precision`",
+    "quantization": "it is `rollout.precision`",
+    "max_model_len": "it is `rollout.max_model_length`",
+    "max_num_seqs": "it is `rollout.max_num_seqs`",
+    "gpu_memory_utilization": "it is `rollout.gpu_memory_utilization`",
+    "tensor_parallel_size": "it is `rollout.tensor_parallel_size`",
+    "enforce_eager": "it is `rollout.enforce_eager`",
+    "enable_sleep_mode": "it is `rollout.sleep`",
+    "logprobs_mode": "it is `rollout.logprobs`",
+    "skip_tokenizer_init": "ids go in and out",
+    "distributed_executor_backend": "it follows from the launcher",
+}
+"""Arguments of `vllm.LLM` that other settings speak for."""
 
 
 def on_gpu() -> bool:
@@ -99,7 +121,11 @@ def engine_options(rollout: Rollout) -> dict[str, Any]:
         options["enforce_eager"] = rollout.enforce_eager is not False
         # The C++ operator turns MLA's queries wrongly where they have several heads, silently.
         options["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
-    return options
+    for name in rollout.vllm:
+        if name in OWNED:
+            what = f"this one is not free: {OWNED[name]}"
+            raise UserError(Problem(f"rollout.vllm.{name}", what, "leave it out"))
+    return options | rollout.vllm
 
 
 def require_head_size(size: int) -> None:
@@ -146,6 +172,20 @@ def process_unchanged() -> Iterator[None]:
 
 
 @contextmanager
+def old_objects_left() -> Iterator[None]:
+    """Let the garbage collector look at new objects alone.
+
+    A decoding step makes thousands of them; the trainer's, a million that stay, would be walked
+    through again and again.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def plain_errors(rollout: Rollout, doing: str) -> Iterator[None]:
     """Raise vLLM's errors as UserError where a setting mends them, else as StageFailed.
 
@@ -156,6 +196,8 @@ def plain_errors(rollout: Rollout, doing: str) -> Iterator[None]:
     except (UserError, StageFailed):
         raise
     except Exception as error:
+        from r1pipe.rollout.vllm_errors import explain
+
         problem = explain(str(error), rollout)
         if problem is not None:
             raise UserError(problem) from error
@@ -163,47 +205,3 @@ def plain_errors(rollout: Rollout, doing: str) -> Iterator[None]:
         first = lines[0] if lines else type(error).__name__
         print(f"vLLM {installed_version()}: {type(error).__name__}: {error}", file=sys.stderr)
         raise StageFailed(f"{doing}: vLLM failed: {type(error).__name__}: {first}") from error
-
-
-def explain(text: str, rollout: Rollout) -> Problem | None:
-    """Return which setting mends an error of vLLM or CUDA, and to what value; None if none does."""
-    share = rollout.gpu_memory_utilization
-    if found := re.search(r"\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired", text):
-        free, total = float(found[1]), float(found[2])
-        fits = max(0.05, int(100 * free / total) / 100 - 0.02)
-        what = f"{share} of the GPU is {share * total:.0f} GiB, but only {free:.1f} GiB are free"
-        hint = f"lower it to {fits:.2f}, or make the trainer smaller"
-        return Problem("rollout.gpu_memory_utilization", what, hint)
-    if found := re.search(r"max seq len \((\d+)\).*?larger than the available KV", text, re.S):
-        longest = re.search(r"estimated maximum model length is (\d+)", text)
-        fits = f" to {longest[1]}" if longest else ""
-        what = f"the engine's cache cannot hold one sequence of {found[1]} tokens"
-        hint = f"set `rollout.max_model_length`{fits} or less, or raise " + _cache_setting()
-        return Problem("rollout.max_model_length", what, hint)
-    if "No available memory for the cache blocks" in text:
-        what = f"{share} of the GPU leaves no room for the engine's cache beside the weights"
-        hint = "raise it, lower `rollout.max_num_seqs`, or use a GPU with more memory"
-        return Problem("rollout.gpu_memory_utilization", what, hint)
-    if "out of memory" in text.lower() or "can't allocate memory" in text:
-        first = text.strip().splitlines()[0]
-        fits = f"{max(0.05, share - 0.1):.2f}"
-        hint = f"lower it to {fits}, or `trainer.per_device_train_batch_size` by half"
-        return Problem("rollout.gpu_memory_utilization", f"out of memory: {first}", hint)
-    if found := re.search(r"Model architectures (\[.*?\]) are not supported", text):
-        what = f"vLLM {installed_version()} has no model for {found[1]}"
-        return Problem("rollout.engine", what, "`rollout=compact` or `rollout=transformers`")
-    if "MLA is not supported on CPU" in text:
-        what = f"vLLM {installed_version()} has no latent attention (MLA) for a CPU"
-        hint = f"`rollout=compact`, or a newer vLLM of {spell_range(own_range('vllm', 'vllm'))}"
-        return Problem("rollout.engine", what, hint)
-    if found := re.search(r"(Head dimension \d+ is not supported by MLA|head_dim=\d+)", text):
-        what = f"vLLM has no attention kernel for this model here: {found[1]}"
-        hint = "`rollout=compact`; vLLM's CPU MLA needs kv_lora_rank 512 and qk_rope_head_dim 64"
-        return Problem("rollout.engine", what, hint)
-    return None
-
-
-def _cache_setting() -> str:
-    if on_gpu():
-        return "`rollout.gpu_memory_utilization`"
-    return "the environment's VLLM_CPU_KVCACHE_SPACE (GiB)"

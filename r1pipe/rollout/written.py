@@ -28,6 +28,8 @@ class Written:
     routes: Tensor | None = None
     """int16 (tokens, L, K), on the CPU: of the prompt and the completion but for its last token,
     which no forward pass has read."""
+    whole: bool = True
+    """False where a `Stop` cut it off."""
 
 
 class RouteTap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -22,22 +23,42 @@ class RewardsByTask(GRPOTrainer):
     """
 
     model: Any
+    _warned = False
 
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> Tensor:
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        mode = "train" if self.model.training else "eval"
         # The rewards are those of all processes; every process has to see the same tasks.
         told = [
             (row.get("task"), len(ids))
             for row, ids in zip(inputs, completion_ids_list, strict=True)
         ]
-        for name, value in means_by_task(
-            gather_object(told), self.reward_func_names, rewards.tolist()
-        ).items():
-            self._metrics[mode][name].append(value)
+        self._log_by_task(gather_object(told), rewards)
+        self._log_unscored(rewards)
         return rewards
+
+    def _log_unscored(self, rewards: Tensor) -> None:
+        """Log the share of completions that no reward applies to; say it once where it is all."""
+        share = rewards.isnan().all(dim=1).float().mean().item()
+        if not share:
+            return
+        self._metrics["train" if self.model.training else "eval"]["rewards/unscored"].append(share)
+        if share == 1 and not self._warned and self.accelerator.is_main_process:
+            self._warned = True
+            print(
+                f"warning: step {self.state.global_step + 1}: no reward applies to any completion "
+                "of the batch, which teaches nothing (`rewards/unscored` counts them from here on)",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _log_by_task(self, told: Sequence[tuple[Any, int]], rewards: Tensor) -> None:
+        """Log the means of (task, length) pairs of all processes with their rewards."""
+        mode = "train" if self.model.training else "eval"
+        means = means_by_task(told, self.reward_func_names, rewards.tolist())
+        for name, value in means.items():
+            self._metrics[mode][name].append(value)
 
 
 def means_by_task(

@@ -15,16 +15,20 @@ from r1pipe.artifact import digest
 from r1pipe.errors import Problem, StageFailed, UserError
 from r1pipe.rollout.agreement import Agreement, agreement_of, flat, sums_of, token_logprobs
 from r1pipe.rollout.checkpoint_names import checkpoint_tensors
+from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.engine import SampledTokens
 from r1pipe.rollout.vllm_engine import Beside, VllmEngine
+from r1pipe.rollout.vllm_fp8 import is_fp8
+from r1pipe.rollout.vllm_sleep import Sleeper, sleeps
 from r1pipe.schema import Load, Rollout, Sampling
 from r1pipe.stages.guards import KEPT
 from r1pipe.stages.rollouts import decoding_dtype
 from r1pipe.stages.telemetry import CHECK, SYNC
 
-ALARM = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1}
+ALARM = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.1, "fp8": 0.3}
 """Mean |Δ| in nats. In float32 both sides agree to 1e-6; in 16 bits to about 0.01 (tests/vllm,
-and TRL's own `sampling_logp_difference`), while weights of another policy differ by tenths."""
+and TRL's own `sampling_logp_difference`), while weights of another policy differ by tenths. FP8
+products are off by a few percent each: there the alarm is for what has gone wrong altogether."""
 MOST_SEQUENCES = 1024
 
 
@@ -44,18 +48,25 @@ class ColocatedVllm:
         if rollout.logprobs == "rescore" and trainer.top_p < 1:
             what = "reading completions once more does not show what top-p left out"
             raise UserError(Problem("rollout.logprobs", what, "set it to `engine`"))
+        if is_fp8(rollout):
+            require_correction(trainer, rollout)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self._group = _group(ranks, self.parts)
         rows = args.per_device_train_batch_size * getattr(args, "steps_per_generation", 1)
         self.dtype = decoding_dtype(trainer, rollout)
+        plain = rollout.model_copy(update={"precision": "auto"}) if is_fp8(rollout) else rollout
         beside = Beside(
             ranks=ranks,
-            dtype=self.dtype,
+            dtype=decoding_dtype(trainer, plain),
+            sleeps=sleeps(rollout, trained, ranks if sharded else 1),
             end_ids=tuple(trainer.eos_token_ids),
             rows=min(MOST_SEQUENCES, rows * self.parts),
             routes=getattr(trainer, "router_replay", "none") == "rollout",
         )
         self.engine = VllmEngine(rollout, reference, load, beside)
-        self.engine.extra = _more_sampling(trainer)
+        self.engine.extra = more_sampling(trainer)
         self._checked, self._calls = -1, 0
         # Seeding and loading take different times; the first collective of the trainer must not.
         trainer.accelerator.wait_for_everyone()
@@ -75,10 +86,20 @@ class ColocatedVllm:
         trainer = self.trainer
         model = trainer.accelerator.unwrap_model(trainer.model)
         with trainer.clock.phase(SYNC):
-            self.engine.load(checkpoint_tensors(model, _gather(trainer)))
+            self.engine.load(checkpoint_tensors(model, gather_whole(trainer)))
 
-    def write(self, prompt_ids: list[list[int]]) -> SampledTokens:
-        """Return a completion of every prompt, by the trainer's sampling settings."""
+    def write(
+        self,
+        prompt_ids: list[list[int]],
+        *,
+        limits: list[int] | None = None,
+        on_rows: OnRows | None = None,
+        stop: Stop | None = None,
+    ) -> SampledTokens:
+        """Return a completion of every prompt, by the trainer's sampling settings.
+
+        What else may be said is `Engine.write`'s; `stop` where this rank has its own engine.
+        """
         trainer, rollout = self.trainer, self.rollout
         sampling = Sampling(
             temperature=trainer.temperature,
@@ -87,8 +108,13 @@ class ColocatedVllm:
             num_samples=1,
         )
         step = trainer.state.global_step + 1
+        sleeper: Sleeper | None = getattr(self.engine, "sleeper", None)
         try:
-            written = self._write(prompt_ids, sampling)
+            if sleeper is not None and sleeper.lacks_weights:  # more than one writing in a step
+                self.sync_weights()
+            more: dict[str, Any] = {"limits": limits, "on_rows": on_rows, "stop": stop}
+            more = {name: value for name, value in more.items() if value is not None}
+            written = self._write(prompt_ids, sampling, **more)
             trainer.written_routes = written.routes
             written, empty = never_empty(written, self.engine.end_ids[0])
             if empty:
@@ -96,7 +122,9 @@ class ColocatedVllm:
             self._check(prompt_ids, written)
             if rollout.logprobs == "rescore":
                 values = self.engine.score(prompt_ids, written.ids, trainer.temperature)
-                written = SampledTokens(written.ids, values)
+                written = SampledTokens(written.ids, values, unfinished=written.unfinished)
+            if sleeper is not None:
+                sleeper.sleep()
         except StageFailed as error:
             raise StageFailed(f"step {step}: {error}; {KEPT}") from error
         return written
@@ -104,10 +132,11 @@ class ColocatedVllm:
     def close(self) -> None:
         self.engine.close()
 
-    def _write(self, prompt_ids: list[list[int]], sampling: Sampling) -> SampledTokens:
+    def _write(self, prompt_ids: list[list[int]], sampling: Sampling, **more: Any) -> SampledTokens:
         wanted = self.rollout.logprobs == "engine"
         if self._group is None:
-            return self.engine.write(prompt_ids, sampling, logprobs=wanted)
+            told = self._told(range(len(prompt_ids))) | more
+            return self.engine.write(prompt_ids, sampling, logprobs=wanted, **told)
         # The ranks of an engine write all their prompts together, each the same.
         shares: list[Any] = [None] * self.parts
         torch.distributed.all_gather_object(shares, prompt_ids, group=self._group)
@@ -116,14 +145,27 @@ class ColocatedVllm:
         rank = torch.distributed.get_rank()
         named = [self.trainer.args.seed, self.trainer.state.global_step, self._calls]
         seed = int(digest([*named, rank // self.parts])[:8], 16)
-        written = self.engine.write(together, sampling, seed=seed, logprobs=wanted)
         first = sum(map(len, shares[: rank % self.parts]))
         own = slice(first, first + len(prompt_ids))
+        told = self._told(range(own.start, own.stop))
+        written = self.engine.write(together, sampling, seed=seed, logprobs=wanted, **told)
         return SampledTokens(
             written.ids[own],
             written.logprobs and written.logprobs[own],
             written.routes and written.routes[own],
         )
+
+    def _told(self, own: range) -> dict[str, Any]:
+        """Return the argument by which the engine tells the trainer of its own rows' ends."""
+        on_rows: OnRows | None = getattr(self.trainer, "on_rows", None)
+        if on_rows is None:
+            return {}
+        end = self.engine.end_ids[0]
+
+        def tell(ended: list[tuple[int, list[int]]]) -> None:
+            on_rows([(row - own.start, ids or [end]) for row, ids in ended if row in own])
+
+        return {"on_rows": tell}
 
     def _check(self, prompt_ids: list[list[int]], written: SampledTokens) -> None:
         """Compare a few completions' log-probabilities, log the figures, sound the alarm."""
@@ -154,7 +196,8 @@ class ColocatedVllm:
     def compare(self, prompt_ids: Sequence[list[int]], written: SampledTokens) -> Agreement:
         """Return how the engine and the trainer agree on some of these completions, all ranks'."""
         trainer, count = self.trainer, min(self.rollout.check_sequences, len(prompt_ids))
-        rows = [place * len(prompt_ids) // count for place in range(count)]
+        begun = [row for row, ids in enumerate(written.ids) if ids]  # not all, where stopped early
+        rows = [begun[place * len(begun) // count] for place in range(min(count, len(begun)))]
         prompts, ids = [prompt_ids[row] for row in rows], [written.ids[row] for row in rows]
         temperature = trainer.temperature if hasattr(trainer, LOGPS) else 1.0
         plain = trainer.top_p == 1 and not self.engine.extra
@@ -204,23 +247,39 @@ def policy_logprobs(
     return [row[:length] for row, length in zip(values.tolist(), lengths, strict=True)]
 
 
+def require_correction(trainer: Any, rollout: Rollout) -> None:
+    """Raise UserError where a policy would learn from FP8 samples as if they were its own."""
+    if not hasattr(trainer, "vllm_importance_sampling_correction"):
+        return  # distillation weighs nothing by who wrote it
+    if rollout.logprobs == "none":
+        key, wanted = "rollout.logprobs", "`engine`, or `rescore`"
+    elif not trainer.vllm_importance_sampling_correction:
+        key, wanted = "trainer.vllm_importance_sampling_correction", "true"
+    else:
+        return
+    what = "FP8 rollouts need the off-policy correction: they are another policy's samples"
+    raise UserError(Problem(key, what, f"set it to {wanted}, or `rollout.precision: auto`"))
+
+
 def never_empty(written: SampledTokens, end_id: int) -> tuple[SampledTokens, int]:
     """Return completions of at least one token, and how many had none.
 
     An engine that keeps end tokens to itself says nothing where the first token was one: it is put
     back, with a log-probability that is not known (NaN).
     """
-    empty = [row for row, ids in enumerate(written.ids) if not ids]
+    cut = set(written.unfinished)  # those may not have been begun
+    empty = [row for row, ids in enumerate(written.ids) if not ids and row not in cut]
     if not empty:
         return written, 0
-    ids = [found or [end_id] for found in written.ids]
-    values = written.logprobs
-    if values is not None:
-        values = [found or [math.nan] for found in values]
-    return SampledTokens(ids, values), len(empty)
+    ids, values = list(written.ids), written.logprobs and list(written.logprobs)
+    for row in empty:
+        ids[row] = [end_id]
+        if values is not None:
+            values[row] = [math.nan]
+    return SampledTokens(ids, values, unfinished=written.unfinished), len(empty)
 
 
-def _more_sampling(trainer: Any) -> dict[str, Any]:
+def more_sampling(trainer: Any) -> dict[str, Any]:
     """Return what the trainer's config says of sampling beyond temperature, top-p and length."""
     args = trainer.args
     asked = {
@@ -241,7 +300,7 @@ def _group(ranks: int, parts: int) -> Any:
     return group
 
 
-def _gather(trainer: Any) -> Any:
+def gather_whole(trainer: Any) -> Any:
     """Return how whole parameters become visible under ZeRO-3, None where they are already."""
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is None or plugin.zero_stage != 3:

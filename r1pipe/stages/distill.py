@@ -20,7 +20,6 @@ from r1pipe.stages.rollouts import (
     context_room,
     engine_beside,
     keep_tables_silent,
-    rollout_options,
     uses_compact,
     write_completions,
 )
@@ -38,7 +37,7 @@ class R1DistillationTrainer(
     prompts_dropped = 0
     """Rows left out because they and a completion are longer than the context."""
     engine: Any = None
-    """vLLM in this process; None leaves the writing to TRL or the compact loop."""
+    """vLLM, here or behind a server; None leaves the writing to TRL or the compact loop."""
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
         if self.engine is not None:
@@ -57,7 +56,7 @@ def run(context: StageContext) -> Outcome:
     stage = context.stage
     assert isinstance(stage, DistillStage)
     keep_tables_silent(distillation_trainer)
-    args = trainer_config(DistillationConfig, context, **rollout_options(stage.rollout))
+    args = trainer_config(DistillationConfig, context)
     tokenizer = load_tokenizer(stage.init_from, stage.load)
     model = load_causal_lm(stage.init_from, stage.load)
     data = load_data(stage.data, stage.seed, need=("prompt",)).select_columns(["prompt"])

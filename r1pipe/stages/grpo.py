@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from functools import partial
 
 from trl.trainer import grpo_trainer
@@ -13,24 +14,31 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from r1pipe.data.prompts import render_prompt
 from r1pipe.data.sources import check_prompt_lengths, load_data
 from r1pipe.models.loading import load_causal_lm, load_tokenizer, lora_config
+from r1pipe.rewards.ahead import Ahead, RewardAhead
 from r1pipe.rewards.building import build_rewards
 from r1pipe.rewards.guarded import FAILURES_FILE, GuardedReward
 from r1pipe.schema import GrpoStage
 from r1pipe.stages.by_task import RewardsByTask
 from r1pipe.stages.checkpoint import WholeCheckpoints
 from r1pipe.stages.context import Outcome, StageContext
+from r1pipe.stages.dynamic_sampling import DynamicSampling
 from r1pipe.stages.guards import FiniteSteps
 from r1pipe.stages.length_split import SplitByLength
+from r1pipe.stages.mismatch import MismatchTelemetry
+from r1pipe.stages.one_pass import OnePassCorrection
+from r1pipe.stages.packed import PackedScoring
+from r1pipe.stages.partial_rollouts import PartialGroups, begin_partial_rollouts
 from r1pipe.stages.preflight import preflight
 from r1pipe.stages.reference import follow_the_policy
+from r1pipe.stages.rewards_ahead import RewardsAhead, working_ahead
 from r1pipe.stages.rollouts import (
     compact_rollout,
     context_room,
     engine_beside,
     keep_tables_silent,
-    rollout_options,
 )
 from r1pipe.stages.router_replay import RouterReplay, require_routers
+from r1pipe.stages.sampling_control import sampling_control
 from r1pipe.stages.telemetry import SecondsByPhase
 from r1pipe.stages.training import run_training, trainer_config
 
@@ -38,9 +46,15 @@ from r1pipe.stages.training import run_training, trainer_config
 class R1GRPOTrainer(
     FiniteSteps,
     WholeCheckpoints,
+    DynamicSampling,
+    PartialGroups,
     SplitByLength,
+    RewardsAhead,
+    MismatchTelemetry,
     RewardsByTask,
     RouterReplay,
+    OnePassCorrection,
+    PackedScoring,
     SecondsByPhase,
     GRPOTrainer,
 ):
@@ -73,7 +87,6 @@ def run(context: StageContext) -> Outcome:
         context,
         log_completions=True,
         reward_weights=weights,
-        **rollout_options(stage.rollout),
     )
     model = load_causal_lm(stage.init_from, stage.load)
     where = f"stages.{context.name}.router_replay"
@@ -87,6 +100,7 @@ def run(context: StageContext) -> Outcome:
     preflight(data, tokenizer, stage.rewards, funcs, written, longest)
     # TRL writes its own completions; a gold one in the row would only be copied around.
     data = data.remove_columns([c for c in ("completion",) if c in data.column_names])
+    funcs = working_ahead(funcs, stage.rollout.overlap_rewards)
     trainer = R1GRPOTrainer(
         model=model,
         reward_funcs=[GuardedReward(func, context.workdir / FAILURES_FILE) for func in funcs],
@@ -97,6 +111,14 @@ def run(context: StageContext) -> Outcome:
         rollout_func=compact_rollout(stage.rollout),
     )
     trainer.router_replay = stage.router_replay
+    trainer.max_tokens_per_microbatch = stage.max_tokens_per_microbatch
+    trainer.padding_free = stage.padding_free
+    trainer.ahead = Ahead([func for func in funcs if isinstance(func, RewardAhead)])
     trainer.prompts_dropped = asked - len(data)
+    trainer.sampling = sampling_control(stage, trainer)
     with engine_beside(trainer, stage.rollout, stage.init_from, stage.load):
-        return run_training(trainer, context, started)
+        begin_partial_rollouts(trainer, stage, context.name)
+        outcome = run_training(trainer, context, started)
+    if trainer.sampling is None:
+        return outcome
+    return replace(outcome, metrics=outcome.metrics | {"sampling": trainer.sampling.outcome()})

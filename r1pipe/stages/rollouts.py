@@ -11,23 +11,14 @@ import torch
 
 from r1pipe.errors import StageFailed
 from r1pipe.models.loading import context_length
+from r1pipe.rollout.engine import require_served
 from r1pipe.schema import Load, Rollout
 from r1pipe.stages.guards import KEPT
 
 
-def rollout_options(rollout: Rollout) -> dict[str, Any]:
-    """Return the rollout settings as fields of TRL's GRPO and distillation configs."""
-    if not uses_server(rollout):
-        return {}
-    return {
-        "use_vllm": True,
-        "vllm_mode": "server",
-        "vllm_server_base_url": rollout.vllm_server_base_url,
-    }
-
-
 def uses_server(rollout: Rollout) -> bool:
-    return (rollout.engine, rollout.vllm_mode) == ("vllm", "server")
+    """Whether the engine is `r1pipe serve`'s, whichever that has."""
+    return rollout.vllm_mode == "server"
 
 
 def context_room(model: Any, rollout: Rollout) -> int | None:
@@ -40,17 +31,25 @@ def context_room(model: Any, rollout: Rollout) -> int | None:
 
 @contextmanager
 def engine_beside(trainer: Any, rollout: Rollout, reference: str, load: Load) -> Iterator[Any]:
-    """Let our own vLLM engine write for a TRL trainer inside the block; yields it, or None.
+    """Let our vLLM engine, or a server's, write for a TRL trainer inside the block; yields it.
+
+    None where the compact loop or transformers writes, with the trainer's own model.
 
     For a GRPO trainer it is TRL's `rollout_func`, and what TRL has vLLM's weights set by and its
     off-policy correction for. `reference` is the model that the trainer started from.
     """
-    if uses_server(rollout) or rollout.engine != "vllm":
+    require_served(rollout)
+    if uses_server(rollout):
+        from r1pipe.stages.beside_server import BesideServer
+
+        engine = BesideServer(trainer, rollout, reference, load)
+    elif rollout.engine == "vllm":
+        from r1pipe.stages.colocated import ColocatedVllm
+
+        engine = ColocatedVllm(trainer, rollout, reference, load)
+    else:
         yield None
         return
-    from r1pipe.stages.colocated import ColocatedVllm
-
-    engine = ColocatedVllm(trainer, rollout, reference, load)
     trainer.vllm_generation = engine
     trainer._last_loaded_step = -1
     if hasattr(trainer, "rollout_func"):
@@ -67,7 +66,7 @@ def engine_beside(trainer: Any, rollout: Rollout, reference: str, load: Load) ->
 def uses_compact(rollout: Rollout) -> bool:
     """Whether the compact loop writes; under FSDP the weights are in shards and TRL writes."""
     sharded = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true")
-    return rollout.engine == "compact" and not sharded
+    return rollout.engine == "compact" and not sharded and not uses_server(rollout)
 
 
 def compact_rollout(rollout: Rollout) -> Callable[[list[Any], Any], dict[str, Any]] | None:
@@ -98,6 +97,14 @@ def write_completions(
     trainer: Any, prompt_ids: list[list[int]], rollout: Rollout
 ) -> list[list[int]]:
     """Return one completion (token ids) per prompt, by the sampling settings of the trainer."""
+    on_rows = getattr(trainer, "on_rows", None)
+    return written_by_compact(trainer, prompt_ids, rollout, on_rows=on_rows).ids
+
+
+def written_by_compact(
+    trainer: Any, prompt_ids: list[list[int]], rollout: Rollout, **more: Any
+) -> Any:
+    """Return the compact loop's `Completions`, by the trainer's settings; `more`: of `write`."""
     from trl.models import unwrap_model_for_generation
 
     from r1pipe.rollout.compact import write
@@ -120,9 +127,10 @@ def write_completions(
                 batch_size=rollout.batch_size,
                 dtype=getattr(torch, decoding_dtype(trainer, rollout)),
                 record_routes=getattr(trainer, "router_replay", "none") == "rollout",
+                **more,
             )
             trainer.written_routes = written.routes
-            return written.ids
+            return written
     except StageFailed as error:
         raise StageFailed(f"step {trainer.state.global_step + 1}: {error}; {KEPT}") from error
 

@@ -33,12 +33,12 @@ def require_routers(model: Any, where: str, replay: str, rollout: Rollout) -> No
         what = f"received {replay!r}: {type(model).__name__} has no routers to replay"
         hint = "leave it at `none`; only models of DeepSeek-V3's kind choose among experts here"
         raise UserError(Problem(where, what, hint))
-    if replay != "rollout" or rollout.engine != "vllm":
+    if replay != "rollout":
         return
     if rollout.vllm_mode == "server":
-        what = "received 'rollout': TRL's client brings no routes back from a vLLM server"
+        what = "received 'rollout': a generation server brings no routes back"
         raise UserError(Problem(where, what, "use `rollout.vllm_mode=colocate`, or `policy`"))
-    if not torch.cuda.is_available():
+    if rollout.engine == "vllm" and not torch.cuda.is_available():
         what = "received 'rollout': vLLM reports the experts it used on a GPU only"
         raise UserError(Problem(where, what, "use `rollout=compact`, or `policy`"))
 
@@ -79,6 +79,11 @@ class RouterReplay(GRPOTrainer):
         self._sequences = self._checked(self.written_routes, written[0], written[1])
         self._old_pass_due = self._has_old_pass()
         return written
+
+    def _reuse_routes(self, sequences: Sequence[Any]) -> None:
+        """Take what was recorded while the batch at hand was written, in place of `_generate`."""
+        self._sequences = list(sequences) if self.router_replay == "rollout" else None
+        self._old_pass_due = self._has_old_pass()
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         self._routes, self._sequences, self._old_pass_due = None, None, False

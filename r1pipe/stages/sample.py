@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from r1pipe.stages.preflight import MOST_ROWS, reward_problems, template_problem
 Row = dict[str, Any]
 SHARD_BATCHES = 4  # a piece takes a few seconds: little is lost to a kill, little time to files
 TRUNCATED, DUPLICATE, SURPLUS = "truncated", "duplicate", "surplus"
+PASS_RATE = "pass_rate"
 """Reasons to leave a completion out, beside the rewards' names."""
 
 
@@ -100,23 +101,27 @@ def select(
 ) -> tuple[list[Row], Counter[str]]:
     """Return the kept rows, and how often each reason left a completion out.
 
-    A completion that fails several rewards counts for each of them.
+    A completion that fails several rewards counts for each of them. A row's `pass_rate` is the
+    share of its prompt's completions that fail none and were not cut.
     """
     reasons: Counter[str] = Counter()
     per_prompt: dict[str, list[Row]] = {}
     seen: set[tuple[str, str]] = set()
-    for record in records:
-        failed = [name for name, least in thresholds(stage).items() if _below(record, name, least)]
-        if record["truncated"]:
-            failed.append(TRUNCATED)
+    judged = [
+        (record, _prompt_key(rows[record["row"]]), _failed(stage, record)) for record in records
+    ]
+    rates = pass_rates((prompt, not failed) for _, prompt, failed in judged)
+    for record, prompt, failed in judged:
         row, text = rows[record["row"]], clean(record["completion"])
-        prompt = row["prompt"] if isinstance(row["prompt"], str) else canonical_json(row["prompt"])
+        if not failed and not _wanted(stage, rates[prompt]):
+            failed = [PASS_RATE]
         if not failed and (prompt, text) in seen:
             failed = [DUPLICATE]
         reasons.update(failed)
         if not failed:
             seen.add((prompt, text))
-            per_prompt.setdefault(prompt, []).append(_kept_row(row, record, text))
+            kept_row = _kept_row(row, record, text) | {PASS_RATE: rates[prompt]}
+            per_prompt.setdefault(prompt, []).append(kept_row)
     kept = []
     for found in per_prompt.values():
         if stage.prefer == "shortest":
@@ -130,6 +135,30 @@ def select(
         drawn = random.Random(f"{stage.seed} rows").sample(range(len(kept)), stage.max_rows)
         kept = [kept[place] for place in sorted(drawn)]
     return kept, +reasons
+
+
+def pass_rates(outcomes: Iterable[tuple[str, bool]]) -> dict[str, float]:
+    """Return {prompt: share of its completions that passed} of (prompt, passed) pairs."""
+    passed: Counter[str] = Counter()
+    sampled: Counter[str] = Counter()
+    for prompt, good in outcomes:
+        sampled[prompt] += 1
+        passed[prompt] += good
+    return {prompt: passed[prompt] / count for prompt, count in sampled.items()}
+
+
+def _wanted(stage: SampleStage, rate: float) -> bool:
+    return stage.pass_rate is None or stage.pass_rate.min <= rate <= stage.pass_rate.max
+
+
+def _failed(stage: SampleStage, record: Row) -> list[str]:
+    """Return why a completion is no good, whatever others there are."""
+    failed = [name for name, least in thresholds(stage).items() if _below(record, name, least)]
+    return [*failed, TRUNCATED] if record["truncated"] else failed
+
+
+def _prompt_key(row: Row) -> str:
+    return row["prompt"] if isinstance(row["prompt"], str) else canonical_json(row["prompt"])
 
 
 def clean(text: str) -> str:

@@ -31,6 +31,10 @@ PHASES = {
 }
 
 
+HIDDEN = "hidden_reward"
+"""Seconds of rewards behind other phases: what they took less what was waited for them."""
+
+
 class PhaseClock:
     """Wall-clock seconds by phase; a phase inside another one counts for itself alone."""
 
@@ -38,8 +42,11 @@ class PhaseClock:
         self.totals: dict[str, float] = defaultdict(float)
         self.tokens = 0
         """Completion tokens written by this process."""
+        self.hidden = 0.0
+        """Seconds of rewards while something else went on; part of no phase."""
         self._since: dict[str, float] = defaultdict(float)
         self._tokens_since = 0
+        self._hidden_since = 0.0
         self._phase = OTHER
         self._mark = time.perf_counter()
 
@@ -61,6 +68,10 @@ class PhaseClock:
         finally:
             self.switch(before)
 
+    def hid(self, seconds: float) -> None:
+        self.hidden += seconds
+        self._hidden_since += seconds
+
     def wrote(self, tokens: int) -> None:
         self.tokens += tokens
         self._tokens_since += tokens
@@ -69,9 +80,11 @@ class PhaseClock:
         """Return the seconds of a step since the last call, by phase, and the writing speed."""
         self.switch(self._phase)
         seconds, tokens = dict(self._since), self._tokens_since
+        seconds[HIDDEN] = self._hidden_since
         self._since.clear()
-        self._tokens_since = 0
-        found = {f"{name}_time": seconds.get(name, 0.0) / max(steps, 1) for name in PHASES}
+        self._tokens_since, self._hidden_since = 0, 0.0
+        named = (*PHASES, HIDDEN)
+        found = {f"{name}_time": seconds.get(name, 0.0) / max(steps, 1) for name in named}
         found = {name: round(value, 6) for name, value in found.items() if value}
         if tokens and seconds.get(GENERATE):
             found["generated_tokens_per_second"] = round(tokens / seconds[GENERATE], 1)
@@ -127,4 +140,5 @@ def seconds_apart(trainer: Any) -> dict[str, float]:
     if clock is None:
         return {}
     apart = (GENERATE, SYNC, CHECK, REWARD, SCORE)
-    return {f"{name}_s": round(clock.totals[name], 3) for name in apart if clock.totals[name]}
+    found = {f"{name}_s": round(clock.totals[name], 3) for name in apart if clock.totals[name]}
+    return found | ({f"{HIDDEN}_s": round(clock.hidden, 3)} if clock.hidden else {})

@@ -9,12 +9,8 @@ from typing import Any
 def keep_vllm_out_of_trl(stage: Any) -> None:
     """Spare a worker the import of vLLM, which TRL does wherever vLLM is installed (3 s).
 
-    Only TRL's client of a vLLM server needs it; our own engine imports it when it starts. Has to be
-    called before a TRL trainer is imported.
+    Our own engine imports it when it starts. Has to be called before a TRL trainer is imported.
     """
-    rollout = getattr(stage, "rollout", None)
-    if rollout is not None and (rollout.engine, rollout.vllm_mode) == ("vllm", "server"):
-        return
     if getattr(stage, "trainer", None) is None:
         return
     # TRL's package is a lazy module, on which its submodules are no attributes.

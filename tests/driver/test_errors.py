@@ -75,7 +75,11 @@ def ask(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
             "stages.r1_zero.lora={r:4,alpha:8,dropout:0.0,target_modules:a}",
             ["sync_ref_model=false"],
         ),
-        ("stages.cold_start_data.rollout={engine:vllm,vllm_mode:server}", ["colocate"]),
+        ("stages.cold_start_data.rollout={vllm_mode:server}", ["server_url", "r1pipe serve"]),
+        (
+            "stages.r1_zero.rollout={vllm_mode:server,server_url:localhost:80}",
+            ["`http://host:port`", "localhost:80"],
+        ),
         ("data=null", ["`data=null`", "cannot be null"]),
         ("seed=-1", ["`seed`", "greater than or equal to 0"]),
         ("name=a/b", ["`name`", "without `/`"]),

@@ -95,3 +95,17 @@ def test_a_step_s_seconds_are_drawn_by_phase(full_run: Path) -> None:
     assert list(curves) == ["writing", "update", "weights to the engine"]
     assert curves["weights to the engine"].values[0] == pytest.approx(0.3)
     assert len(draw_panels(stage)) == len(panels(stage))
+
+
+def test_what_dynamic_sampling_costs_has_curves(full_run: Path) -> None:
+    stage = collect(full_run).stage("r1_zero")
+    assert stage is not None
+    plain = {panel.title for panel in panels(stage)}
+    for row in stage.history:
+        row.update({"sampling/generated_per_used": 1.5, "sampling/rounds": 2.0})
+        row.update({"difficulty/resting_solved": 0.25, "difficulty/resting_unsolved": 0.0})
+    found = {panel.title: panel for panel in panels(stage) if panel.title not in plain}
+    assert len(found) == 3
+    resting = found["prompts that rest, %"]
+    assert [curve.label for curve in resting.curves] == ["solved", "unsolved"] and resting.share
+    assert len(draw_panels(stage)) == len(panels(stage))

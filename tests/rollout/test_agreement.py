@@ -23,6 +23,7 @@ def naive(pairs: list[tuple[float, float]]) -> dict[str, float]:
         "max": max(size),
         "ratio": sum(map(math.exp, size)) / count,
         "kl": sum(w - 1 - (t - e) for w, (e, t) in zip(weights, pairs, strict=True)) / count,
+        "kl_k1": sum(e - t for e, t in pairs) / count,
         "ess": sum(weights) ** 2 / (count * sum(w * w for w in weights)),
     }
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from r1pipe.errors import StageFailed, UserError
-from r1pipe.rollout import vllm_support
-from r1pipe.rollout.vllm_support import explain, plain_errors, process_unchanged, require_vllm
+from r1pipe.rollout import vllm_errors, vllm_support
+from r1pipe.rollout.vllm_errors import explain
+from r1pipe.rollout.vllm_support import plain_errors, process_unchanged, require_vllm
 from tests.vllm import families
 
 
@@ -41,12 +42,36 @@ def test_without_vllm_the_way_to_it_is_named(monkeypatch):
             "cache is needed, which is larger than the available KV cache memory (2.5 GiB). Based "
             "on the available memory, the estimated maximum model length is 20480. Try ...",
             "rollout.max_model_length",
-            "to 20480 or less",
+            "16.0 GiB needed, 2.5 GiB there\n  hint: set `rollout.max_model_length` to 20480 or "
+            "less, or raise `rollout.gpu_memory_utilization` to 0.60",
         ),
         (
             "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`",
             "rollout.gpu_memory_utilization",
-            "raise it",
+            "raise it to 0.60",
+        ),
+        (
+            "CUDA out of memory. Tried to allocate 9.80 GiB. GPU 0 has a total capacity of 139.80 "
+            "GiB of which 512.00 MiB is free. Process 1 has 139.30 GiB memory in use.",
+            "rollout.gpu_memory_utilization",
+            "9.80 GiB were asked for, 0.50 of 140 GiB are free\n  hint: lower it to 0.41, or "
+            "set `rollout.sleep: true`",
+        ),
+        (
+            "CUDA out of memory occurred when warming up sampler with 1024 dummy requests. Please",
+            "rollout.max_num_seqs",
+            "set it to 512",
+        ),
+        (
+            "The decoder prompt (length 5000) is longer than the maximum model length of 4096. ",
+            "data.overlong",
+            "5000 tokens is longer than the engine's context of 4096",
+        ),
+        (
+            "User-specified max_model_len (9000) is greater than the derived max_model_len "
+            "(max_position_embeddings=8192 or model_max_length=None in model's config.json).",
+            "rollout.max_model_length",
+            "lower it to 8192",
         ),
         (
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139 GiB",
@@ -65,10 +90,24 @@ def test_without_vllm_the_way_to_it_is_named(monkeypatch):
         ),
     ],
 )
-def test_errors_name_the_setting_that_mends_them(text, where, said):
+def test_errors_name_the_setting_that_mends_them(text, where, said, monkeypatch):
+    monkeypatch.setattr(vllm_errors, "on_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, int(139.8 * 2**30)))
     problem = explain(text, families.rollout(gpu_memory_utilization=0.5))
     assert problem is not None and problem.where == where
     assert said in str(problem)
+
+
+def test_on_a_cpu_the_memory_of_the_cache_is_the_environment_s():
+    text = "No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
+    problem = explain(text, families.rollout())
+    assert problem is not None and problem.where == "VLLM_CPU_KVCACHE_SPACE"
+    text = (
+        "max seq len (131072), (16.2 GiB KV cache is needed, which is larger than the available KV "
+        "cache memory (1.0 GiB)."
+    )
+    problem = explain(text, families.rollout())
+    assert problem is not None and "VLLM_CPU_KVCACHE_SPACE to 17 (GiB)" in str(problem)
 
 
 def test_an_error_no_setting_mends_stops_the_stage_in_one_line(capsys):

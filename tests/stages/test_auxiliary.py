@@ -159,8 +159,11 @@ def test_reinforcement_learning_moves_neither_bias_nor_mtp() -> None:
     """Unlike pre-training and SFT: see conf/stage/grpo.yaml."""
     asked = ["model=tiny_mla_moe", "dry_run=true"]
     stages: dict[str, Any] = validate(*compose_recipe("tiny_r1", asked, recipes_dir())).stages
-    for name in ("base", "cold_start_sft", "rejection_sft"):
+    for name in ("cold_start_sft", "rejection_sft"):
         assert set(stages[name].auxiliary.model_dump().values()) == {None}
+    for name in ("base", "student_base"):
+        given = stages[name].auxiliary.model_dump(exclude_none=True)
+        assert given == {"bias_frozen_from": 1 - stages[name].data.options["web_share"]}
     for name in ("r1_zero", "reasoning_grpo", "all_domain_grpo"):
         found = stages[name].auxiliary
         assert (found.bias_update_speed, found.mtp_loss_weight) == (0.0, 0.0)

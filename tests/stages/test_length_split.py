@@ -78,9 +78,9 @@ def test_parts_train_as_the_whole_batch_does(
                 )
 
 
-def test_a_row_without_scored_tokens_is_not_split() -> None:
+def test_an_sft_row_without_tokens_is_not_split() -> None:
     mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
-    assert length_split.split({"completion_mask": mask, "completion_ids": mask}) is None
+    assert length_split.split({"attention_mask": mask, "input_ids": mask}) is None
 
 
 @pytest.mark.parametrize(("ranks", "splits"), [(1, True), (2, False)])
@@ -88,6 +88,7 @@ def test_ranks_that_talk_in_every_part_do_not_split(ranks: int, splits: bool) ->
     # Each part gathers metrics from all ranks; ranks with other lengths would cut other parts.
     trainer = SimpleNamespace(
         model=SimpleNamespace(training=True),
+        budget=SimpleNamespace(tokens=None),
         args=SimpleNamespace(
             device=torch.device("cpu"), bf16=False, fp16=False, world_size=ranks, loss_type="nll"
         ),

@@ -194,3 +194,27 @@ def test_another_sampling_setting_does_not_reuse_pieces(tmp_path, model):
     _, first = run(tmp_path, untruncated(model))
     _, second = run(tmp_path, untruncated(model, seed=2))
     assert first != second
+
+
+def test_prompts_are_kept_by_their_pass_rate(tmp_path, model):
+    options = {"keep": {"even_length": 1.0}, "sampling": sampling(max_tokens=40, num_samples=6)}
+    _, everything = run(tmp_path / "all", sample_stage(model, **options))
+    rates = {row["prompt"]: row["pass_rate"] for row in everything}
+    assert {round(6 * rate, 6) for rate in rates.values()} <= {1, 2, 3, 4, 5, 6}
+    assert len(set(rates.values())) > 1
+    least = sorted(set(rates.values()))[1]
+    wanted = {"min": least, "max": 1.0}
+    stage = sample_stage(model, **options, pass_rate=wanted, max_per_prompt=1)
+    outcome, rows = run(tmp_path / "some", stage)
+    assert {row["prompt"] for row in rows} == {p for p, rate in rates.items() if rate >= least}
+    assert all(row["pass_rate"] == rates[row["prompt"]] for row in rows)
+    assert outcome.metrics["rejected"]["pass_rate"] > 0
+
+
+def test_what_a_pass_rate_left_over_is_data_for_rl(tmp_path, model):
+    from r1pipe.data.sources import load_data
+
+    _, rows = run(tmp_path, untruncated(model, max_per_prompt=1))
+    data = load_data(arithmetic(path=str(tmp_path / ROWS_FILE), limit=None), 0, need=("prompt",))
+    assert list(data["prompt"]) == [row["prompt"] for row in rows]
+    assert list(data["answer"]) == [row["answer"] for row in rows]

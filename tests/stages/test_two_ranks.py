@@ -23,10 +23,12 @@ from tests.stages.children import kill_at_training_step, train
 folder, per_rank, kill = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 stage = tiny.sft_stage(str(folder / "model"), per_device_train_batch_size=per_rank, max_length=16,
                        num_train_epochs=1, save_steps=3, max_grad_norm=1.0)
-if sys.argv[4] == "grpo":
+if sys.argv[4] in ("grpo", "budget"):
     stage = tiny.grpo_stage(str(folder / "model"), "compact", max_steps=4,
                             per_device_train_batch_size=per_rank, num_generations=4,
-                            max_completion_length=40, beta=0.1)
+                            max_completion_length=40, beta=0.1, loss_type="bnpo")
+if sys.argv[4] == "budget":
+    stage = stage.model_copy(update={"max_tokens_per_microbatch": 64, "padding_free": True})
 if sys.argv[4] == "experts":  # MTP modules that get no gradient, which DDP would wait for
     frozen = Auxiliary(bias_update_speed=0.125, mtp_loss_weight=0.0)
     stage = tiny.sft_stage(str(folder / "model"), per_device_train_batch_size=per_rank,
@@ -88,6 +90,10 @@ def test_two_ranks_write_and_train_in_step(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "grpo" / "metrics.jsonl").open()]
     assert [row["step"] for row in rows if "reward" in row] == [1, 2, 3, 4]
     assert weights(tmp_path / "grpo").keys() == weights(tmp_path).keys()
+    assert launch(2, 16, tmp_path, "budget") == 0  # each rank in parts of its own, as many
+    parts = [json.loads(line) for line in (tmp_path / "budget" / "metrics.jsonl").open()]
+    for name in ("loss", "grad_norm", "kl", "entropy"):
+        assert parts[0][name] == pytest.approx(rows[0][name], rel=1e-3, abs=1e-5), name
 
 
 @pytest.mark.slow

@@ -116,12 +116,13 @@ class ExpertBalancing(TrainerCallback):
     """Updates the biases once per optimizer step, and logs the load; for any Hugging Face trainer.
 
     `speed` is gamma (None: `bias_update_speed` of the model's config); from optimizer step
-    `freeze_from_step` on it is 0, as in the end of V3's pre-training (4.2). The parts of the
-    auxiliary loss are logged as means over the micro-batches of all ranks since the last log. Put
-    it before the trackers' callbacks for its metrics to reach them.
+    `freeze_from_step` on (below 1: a share of all steps) it is 0, as in the end of V3's
+    pre-training (4.2). The parts of the auxiliary loss are logged as means over the micro-batches
+    of all ranks since the last log. Put it before the trackers' callbacks for its metrics to reach
+    them.
     """
 
-    def __init__(self, speed: float | None = None, freeze_from_step: int | None = None) -> None:
+    def __init__(self, speed: float | None = None, freeze_from_step: float | None = None) -> None:
         self.speed = speed
         self.freeze_from_step = freeze_from_step
         self._load_LE: Tensor | None = None
@@ -139,7 +140,10 @@ class ExpertBalancing(TrainerCallback):
     ) -> None:
         """Move the biases; gradients of all micro-batches are there, weights have not moved."""
         speed = model.config.bias_update_speed if self.speed is None else self.speed
-        if self.freeze_from_step is not None and state.global_step >= self.freeze_from_step:
+        first = self.freeze_from_step
+        if first is not None and first < 1:
+            first = first * state.max_steps
+        if first is not None and state.global_step >= first:
             speed = 0.0
         load_LE = update_biases(model, speed)
         self._note_losses(model)

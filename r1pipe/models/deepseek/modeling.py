@@ -21,7 +21,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as stock
 
-from r1pipe.errors import Problem, UserError
 from r1pipe.models.deepseek.attention import LatentAttention
 from r1pipe.models.deepseek.auxiliary import Trace, add_auxiliary_losses, ask_for_no_router_logits
 from r1pipe.models.deepseek.checkpoint_loading import PublicCheckpoints
@@ -30,7 +29,7 @@ from r1pipe.models.deepseek.experts import MixtureOfExperts, Router, recorded, r
 from r1pipe.models.deepseek.layers import FeedForward, RMSNorm
 from r1pipe.models.deepseek.packing import causal_mask, packed_positions, segments
 from r1pipe.models.deepseek.pieces import causal_lm_loss
-from r1pipe.models.deepseek.speculation import speculate
+from r1pipe.models.deepseek.speculation import new_tokens, require_greedy, speculate
 
 
 class DecoderLayer(stock.DeepseekV3DecoderLayer):
@@ -228,26 +227,32 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, stock.DeepseekV3ForCausalLM):
     def loss_function(self, value: Any) -> None:
         self._loss_function = value
 
-    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """As in transformers, but `use_mtp=True` drafts with this model's own modules, live.
 
         Greedy only, for any batch; raises UserError naming what it cannot honour.
         """
-        config = copy.deepcopy(kwargs.get("generation_config") or self.generation_config)
-        given = {k: v for k, v in kwargs.items() if k != "generation_config"}
-        rest = config.update(**given)
+        config = copy.deepcopy(generation_config or self.generation_config)
+        rest = config.update(**kwargs)
         if not config.use_mtp:
-            return cast(Any, super()).generate(inputs, *args, **kwargs)
+            return cast(Any, super()).generate(inputs, generation_config, *args, **kwargs)
         ids: Any = rest.pop("input_ids", None) if inputs is None else inputs
         mask = rest.pop("attention_mask", None)
-        _require_greedy(config, {k: v for k, v in rest.items() if v is not None})
+        given = {k: v for k, v in rest.items() if v is not None}
+        given |= {f"argument {n}": v for n, v in enumerate(args, start=3) if v is not None}
+        require_greedy(config, ids, given)
         ends = config.eos_token_id
-        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
         pad = config.pad_token_id if config.pad_token_id is not None else (ends or [0])[0]
         if mask is None and config.pad_token_id is not None and pad not in ends:
             mask = (ids != pad).long()
-        limit = config.max_new_tokens or (config.max_length or 20) - ids.shape[1]
-        return speculate(self, ids, mask, limit, ends, pad).sequences
+        return speculate(self, ids, mask, new_tokens(config, ids), ends, pad).sequences
 
     def add_mtp_layers(self, count: int) -> None:
         """Append `count` MTP modules with fresh weights, where the checkpoint had none."""
@@ -261,35 +266,6 @@ class DeepseekForCausalLM(DeepseekPreTrainedModel, stock.DeepseekV3ForCausalLM):
                 layer.apply(self._init_weights)
                 backbone.layers.append(layer)
         config.num_nextn_predict_layers += count
-
-
-def _require_greedy(config: Any, rest: dict[str, Any]) -> None:
-    """Raise UserError for options that change which token greedy decoding takes."""
-    neutral: dict[str, tuple[Any, ...]] = {
-        "do_sample": (False, None),
-        "num_beams": (1, None),
-        "num_return_sequences": (1, None),
-        "repetition_penalty": (1.0, None),
-        "no_repeat_ngram_size": (0, None),
-        "min_new_tokens": (0, None),
-        "min_length": (0, None),
-        "bad_words_ids": (None,),
-        "suppress_tokens": (None,),
-        "forced_eos_token_id": (None,),
-        "stop_strings": (None,),
-        "return_dict_in_generate": (False, None),
-    }
-    wrong = {
-        name: value
-        for name, values in neutral.items()
-        if (value := getattr(config, name, None)) not in values
-    }
-    problems = [
-        Problem(name, f"received {value!r}: decoding with `use_mtp` is plain greedy decoding")
-        for name, value in {**wrong, **rest}.items()
-    ]
-    if problems:
-        raise UserError(problems)
 
 
 for _name in ("DeepseekModel", "DeepseekForCausalLM"):

@@ -20,6 +20,24 @@ from r1pipe.errors import Problem, UserError
 if TYPE_CHECKING:
     from r1pipe.models.deepseek.modeling import DeepseekForCausalLM
 
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("do_sample", "return_dict_in_generate", "token_healing"), (False, None)),
+    **dict.fromkeys(("num_beams", "num_beam_groups", "num_return_sequences"), (1, None)),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), (1.0, None)),
+    **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), (0, None)),
+    **dict.fromkeys(("min_new_tokens", "min_length"), (0, None)),
+    **dict.fromkeys(("penalty_alpha", "diversity_penalty"), (0.0, None)),
+    "guidance_scale": (1.0, None),
+    "cache_implementation": ("dynamic", None),
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"), (None,)),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "force_words_ids"), (None,)),
+    **dict.fromkeys(("sequence_bias", "exponential_decay_length_penalty"), (None,)),
+    **dict.fromkeys(("stop_strings", "max_time", "watermarking_config"), (None,)),
+    **dict.fromkeys(("constraints", "dola_layers", "prefill_chunk_size"), (None,)),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "assistant_early_exit"), (None,)),
+}
+"""Values of transformers' generation options with which plain greedy decoding is left as it is."""
+
 
 @dataclass
 class Speculated:
@@ -38,6 +56,45 @@ class Speculated:
     def acceptance(self) -> float:
         """Share of the drafts that were accepted (V3 report 5.4.3: 85 to 90 % for a trained V3)."""
         return self.accepted / max(self.drafted, 1)
+
+
+def require_greedy(config: Any, ids: Any, rest: dict[str, Any]) -> None:
+    """Raise UserError for options that plain greedy decoding of token ids cannot honour.
+
+    `rest` is what a caller gave beside the generation config, in which `NEUTRAL` tells the options.
+    """
+    wrong = {
+        name: value
+        for name, values in NEUTRAL.items()
+        if (value := getattr(config, name, None)) not in values
+    }
+    problems = [
+        Problem(name, f"received {_shown(value)}: decoding with `use_mtp` is plain greedy decoding")
+        for name, value in {**wrong, **rest}.items()
+    ]
+    if not isinstance(ids, Tensor):
+        problems.append(Problem("input_ids", "missing: decoding with `use_mtp` begins with tokens"))
+    if problems:
+        raise UserError(problems)
+
+
+def _shown(value: Any) -> str:
+    return type(value).__name__ if isinstance(value, Tensor) else repr(value)
+
+
+def new_tokens(config: Any, ids_BT: Tensor) -> int:
+    """Return how many tokens a generation config allows after these prompts; at least one.
+
+    transformers' own default is 20 tokens, prompt included.
+    """
+    limit, name = config.max_new_tokens, "max_new_tokens"
+    if limit is None:
+        name, longest = "max_length", 20 if config.max_length is None else config.max_length
+        limit = longest - ids_BT.shape[1]
+    if limit < 1:
+        what = f"leaves no token to write after a prompt of {ids_BT.shape[1]}"
+        raise UserError(Problem(name, what, "raise it"))
+    return limit
 
 
 @torch.no_grad()

@@ -38,7 +38,7 @@ def row_problems(rows: Sequence[Mapping[str, Any]], **options: Any) -> list[tupl
     return problems
 
 
-@checked_by(row_problems)
+@checked_by(row_problems, looks_at="row")
 def code_reward(
     completions: Sequence[Any],
     verification: Sequence[Any] | None = None,

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
+from transformers.cache_utils import DynamicCache
 
 from r1pipe.errors import UserError
 from r1pipe.models.deepseek.speculation import speculate
@@ -60,11 +62,49 @@ def test_trained_drafts_save_forward_passes(fresh: Any) -> None:
     assert 24 / made.forward_passes >= 1.4  # the slowest row of 256 decides
 
 
-def test_what_is_not_greedy_is_refused(fresh: Any) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"do_sample": True},
+        {"num_beams": 2},
+        {"num_return_sequences": 2},
+        {"repetition_penalty": 1.2},
+        {"sequence_bias": [[[5], 9.0]]},
+        {"guidance_scale": 2.0},
+        {"max_time": 1.0},
+        {"cache_implementation": "static"},
+        {"prompt_lookup_num_tokens": 2},
+        {"stopping_criteria": [lambda ids, scores: True]},
+        {"past_key_values": DynamicCache()},
+        {"inputs_embeds": torch.zeros(2, 4, 32)},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": None, "max_length": 4},
+    ],
+    ids=lambda option: "-".join(option),
+)
+def test_what_is_not_plain_greedy_decoding_is_refused(option: dict[str, Any], fresh: Any) -> None:
     model = fresh(num_nextn_predict_layers=1).eval()
     ids, mask = prompts(2, 4)
-    for option in ({"do_sample": True}, {"num_beams": 2}, {"repetition_penalty": 1.2}):
-        with pytest.raises(UserError, match=next(iter(option))):
-            model.generate(ids, attention_mask=mask, use_mtp=True, max_new_tokens=2, **option)
+    asked = {"attention_mask": mask, "use_mtp": True, "max_new_tokens": 2, **option}
+    with pytest.raises((UserError, ValueError), match=next(reversed(option))):  # the library's own
+        model.generate(ids, **asked)
+
+
+def test_drafting_needs_modules_and_tokens(fresh: Any) -> None:
+    ids, _ = prompts(2, 4)
     with pytest.raises(UserError, match="no MTP modules"):
         fresh().generate(ids, use_mtp=True, max_new_tokens=2, do_sample=False)
+    with pytest.raises(UserError, match="input_ids"):
+        fresh(num_nextn_predict_layers=1).generate(use_mtp=True, max_new_tokens=2)
+
+
+def test_options_may_come_as_a_generation_config(fresh: Any) -> None:
+    """By position too, where transformers would read the modules from a disk."""
+    model = fresh(num_nextn_predict_layers=1).eval()
+    ids, mask = prompts(3, 6)
+    plain = GenerationConfig(max_length=14, do_sample=False, pad_token_id=0, eos_token_id=[7, 9])
+    drafting = GenerationConfig(**{**plain.to_dict(), "use_mtp": True})
+    expected = model.generate(ids, plain, attention_mask=mask)
+    assert torch.equal(model.generate(ids, drafting, attention_mask=mask), expected)
+    named = model.generate(ids, generation_config=drafting, attention_mask=mask)
+    assert torch.equal(named, expected)
