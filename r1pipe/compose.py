@@ -19,6 +19,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from r1pipe.errors import Problem, UserError, did_you_mean
+from r1pipe.links import opened
 from r1pipe.loss_presets import preset_overrides
 from r1pipe.recipes import conf_dir
 
@@ -48,8 +49,9 @@ def compose_recipe(
     check_recipe_file(home, config_name)
     with initialize_config_dir(str(home), version_base="1.3", job_name="r1pipe"):
         try:
-            config, choices = _composed(config_name, lines)
             given = keys_of(overrides)
+            lines = [*_opened(config_name, lines, given), *lines]
+            config, choices = _composed(config_name, lines)
             if presets := preset_overrides(config, choices, given, (home, conf)):
                 config, _ = _composed(config_name, [*presets, *lines])
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
@@ -64,6 +66,16 @@ def _composed(config_name: str, lines: list[str]) -> tuple[DictConfig, dict[str,
     with open_dict(config):
         config.pop("hydra")
     return config, choices
+
+
+def _opened(config_name: str, lines: list[str], given: set[str]) -> list[str]:
+    """Return what has to come before `lines` where they reach into linked sections."""
+    inner = {key for key in given if key.count(".") > 1}
+    if not inner:
+        return []
+    outer = [line for line in lines if line.lstrip("+~").partition("=")[0] not in inner]
+    config, _ = _composed(config_name, outer)
+    return opened(config, sorted(inner))
 
 
 def finish(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:

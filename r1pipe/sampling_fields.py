@@ -1,4 +1,4 @@
-"""What is wrong with the sampling control of a GRPO stage, before anything heavy is imported."""
+"""What is wrong with the sampling of a GRPO stage, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -39,7 +39,40 @@ def sampling_problems(key: str, stage: dict[str, Any]) -> list[Problem]:
         what = "without the KL term (`beta: 0`) there is no reference to keep in step"
         hint = f"set `{key}.trainer.sync_ref_model=false`, or a `beta`"
         problems.append(Problem(f"{key}.trainer.sync_ref_model", what, hint))
-    return problems
+    return problems + _partial_problems(key, stage, trainer)
+
+
+def _partial_problems(key: str, stage: dict[str, Any], trainer: dict[str, Any]) -> list[Problem]:
+    """Return what of a stage does not go with partial rollouts."""
+    if not _enabled(stage, "partial_rollouts"):
+        return []
+    found = []
+
+    def say(where: str, what: str, hint: str) -> None:
+        found.append(Problem(f"{key}.{where}", f"partial rollouts {what}", hint))
+
+    rollout = stage.get("rollout")
+    rollout = rollout if isinstance(rollout, dict) else {}
+    engine, server = rollout.get("engine"), rollout.get("vllm_mode") == "server"
+    if engine == "transformers" or (engine == "vllm" and server):
+        say("rollout", "need an engine that can be stopped", "`rollout=vllm_colocate` or `compact`")
+    if engine == "vllm" and rollout.get("logprobs") in ("rescore", "none"):
+        what = "need each token's log-probability from the policy that drew it"
+        say("rollout.logprobs", what, "set it to `engine`")
+    if rollout.get("tensor_parallel_size", 1) != 1:
+        say("rollout.tensor_parallel_size", "stop each rank's engine by itself", "set it to 1")
+    if trainer.get("vllm_importance_sampling_correction") is False:
+        what = "train on tokens of earlier policies, which have to be weighed"
+        say("trainer.vllm_importance_sampling_correction", what, "set it to true")
+    top_p = trainer.get("top_p", 1.0)
+    if isinstance(top_p, int | float) and top_p < 1:
+        say("trainer.top_p", "know no ratio for what top-p leaves out", "set it to 1")
+    if stage.get("router_replay", "none") != "none":
+        say("router_replay", "have no experts of one policy to repeat", "set it to `none`")
+    for name in ("dynamic_sampling", "difficulty_filter"):
+        if _enabled(stage, name):
+            say(name, "choose the groups of a batch themselves", "set its `enabled` to false")
+    return found
 
 
 def pass_rate_problems(key: str, stage: dict[str, Any]) -> list[Problem]:

@@ -203,6 +203,9 @@ def _stage_problems(key: str, stage: dict[str, Any]) -> list[Problem]:
             hint = f"set `{key}.trainer.sync_ref_model=false`"
             problems.append(Problem(f"{key}.trainer.sync_ref_model", what, hint))
         problems += _group_problems(f"{key}.trainer", trainer, stage.get("launcher"))
+        if isinstance(rewards, dict) and not any(rewards.values()):
+            hint = "`reward=NAME`, a file of conf/reward/"
+            problems.append(Problem(f"{key}.rewards", "there is no reward to train on", hint))
         problems += sampling_problems(key, stage)
     if kind == "sample":
         problems += pass_rate_problems(key, stage)

@@ -14,7 +14,7 @@ from r1pipe.rollout.engine import SampledTokens
 from r1pipe.rollout.partial import OpenGroup, PartialRollouts
 from r1pipe.schema import GrpoStage
 from r1pipe.stages.prompt_stream import PromptStream
-from r1pipe.stages.rollouts import uses_compact, uses_server, written_by_compact
+from r1pipe.stages.rollouts import uses_compact, written_by_compact
 from r1pipe.stages.telemetry import GENERATE
 
 _STATE_FILE = "partial_{rank}.json"
@@ -157,30 +157,15 @@ class _NothingToSend:
 
 
 def _problems(trainer: Any, stage: GrpoStage, where: str) -> list[Problem]:
-    rollout, found = stage.rollout, []
+    """Return what only the trainer knows; `sampling_fields` judged the config."""
+    found = []
 
     def say(key: str, what: str, hint: str) -> None:
         found.append(Problem(f"{where}.{key}", f"partial rollouts {what}", hint))
 
-    if uses_server(rollout) or (rollout.engine != "vllm" and not uses_compact(rollout)):
-        say("rollout", "need an engine that can be stopped", "`rollout=vllm_colocate` or `compact`")
-    if rollout.tensor_parallel_size > 1:
-        what = "stop each rank's engine by itself"
-        say("rollout.tensor_parallel_size", what, "set it to 1")
-    if rollout.engine == "vllm" and rollout.logprobs != "engine":
-        what = "need each token's log-probability from the policy that drew it"
-        say("rollout.logprobs", what, "set it to `engine`")
-    if not trainer.vllm_importance_sampling_correction:
-        what = "train on tokens of earlier policies, which have to be weighed"
-        say("trainer.vllm_importance_sampling_correction", what, "set it to true")
-    if trainer.top_p < 1:
-        say("trainer.top_p", "know no ratio for what top-p leaves out", "set it to 1")
-    if stage.router_replay != "none":
-        say("router_replay", "have no experts of one policy to repeat", "set it to `none`")
-    for name in ("dynamic_sampling", "difficulty_filter"):
-        other = getattr(stage, name)
-        if other is not None and other.enabled:
-            say(name, "choose the groups of a batch themselves", "set its `enabled` to false")
+    rollout = stage.rollout
+    if rollout.engine == "compact" and not uses_compact(rollout):
+        say("rollout", "need an engine that can be stopped", "`rollout=vllm_colocate`")
     rows = trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation
     if rows % trainer.num_generations:
         what = f"need whole groups on a rank, and it has {rows} completions of "
