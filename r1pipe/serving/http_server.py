@@ -30,8 +30,6 @@ BODY_SECONDS = 30.0
 MOST_CONNECTIONS = 2048
 MOST_BYTES, SLACK_BYTES = 8, 64 << 20
 """Bytes of one number of the checkpoint, and of what surrounds them, in a set of weights."""
-MOST_BYTES, SLACK_BYTES = 8, 64 << 20
-"""Bytes of one number of the checkpoint, and of what surrounds them, in a set of weights."""
 STRANGERS_READ = 1 << 16
 """Bytes of a body that are read to be polite before a refusal; of a larger one none are."""
 
