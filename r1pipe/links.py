@@ -46,7 +46,9 @@ def opened(config: DictConfig, keys: Iterable[str]) -> list[str]:
 
 def _target(node: Any, name: str) -> str | None:
     """Return what `name` in `node` links to, None where it is no link to a single key."""
-    if not isinstance(node, DictConfig) or not OmegaConf.is_interpolation(node, name):
+    # A key that is not there is for the schema to name: asking a closed mapping for it raises.
+    known = isinstance(node, DictConfig) and name in node
+    if not known or not OmegaConf.is_interpolation(node, name):
         return None
     raw = OmegaConf.to_container(node, resolve=False)
     found = _LINK.fullmatch(str(raw[name])) if isinstance(raw, dict) else None
