@@ -176,6 +176,8 @@ class Server:
     def _died(self, task: Task) -> None:
         """Try a call once more whose worker was killed from outside, or killed itself."""
         task.deaths += 1
+        for worker in list(self._idle):  # what killed one may have been sent to all of them:
+            self._kill(worker)  # the second try has a process of its own
         if task.deaths < 2:
             self._requeue(task)
         else:

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from r1pipe.rollout.choosing import Choosing
-from r1pipe.rollout.ending import OnRows, Stop
+from r1pipe.rollout.ending import OnRows, Stop, Told
 from r1pipe.rollout.growing_loop import GrowingLoop
 from r1pipe.rollout.mixture_step import Experts
 from r1pipe.rollout.slot_loop import SlotLoop, capacity_for, slots_for
@@ -150,7 +150,7 @@ def write(
             writer = GrowingLoop(model, step, *ending, tap)
             starts = range(0, len(order), batch_size)
             batches = [order[start : start + batch_size] for start in starts]
-        _run(writer, batches, prompt_ids, written, on_done, on_rows, limits, stop)
+        _run(writer, batches, prompt_ids, written, Told(on_done, on_rows, limits, stop))
     return Completions(
         [one.ids for one in written],
         _flat([one.logprobs for one in written]) if return_logprobs else None,
@@ -164,32 +164,19 @@ def _run(
     batches: list[list[int]],
     prompt_ids: Sequence[Sequence[int]],
     written: list[Written],
-    on_done: Callable[[int], None] | None,
-    on_rows: OnRows | None,
-    limits: Sequence[int] | None,
-    stop: Stop | None,
+    told: Told,
 ) -> None:
     """Let `writer` write the rows of each batch into their places in `written`."""
     done = 0
     for rows in batches:
-        if done and stop is not None and stop():
+        if done and told.stopped():
             for row in rows:
                 written[row].whole = False
             continue
-        found = writer.run(
-            [prompt_ids[row] for row in rows],
-            None if on_done is None else lambda count, before=done: on_done(before + count),
-            None if on_rows is None else _renumbered(on_rows, rows),
-            None if limits is None else [limits[row] for row in rows],
-            stop,
-        )
+        found = writer.run([prompt_ids[row] for row in rows], told.part(rows, done))
         done += len(rows)
         for row, one in zip(rows, found, strict=True):
             written[row] = one
-
-
-def _renumbered(on_rows: OnRows, rows: Sequence[int]) -> OnRows:
-    return lambda ended: on_rows([(rows[place], ids) for place, ids in ended])
 
 
 def _flat(parts: list[Tensor | None]) -> Tensor:

@@ -12,11 +12,8 @@ from transformers import GenerationConfig
 
 from r1pipe.errors import Problem, UserError
 from r1pipe.models.loading import context_length, end_token_ids, load_causal_lm, load_tokenizer
-from r1pipe.rollout.ending import OnRows, Stop
+from r1pipe.rollout.ending import OnDone, OnRows, Stop, Told
 from r1pipe.schema import Load, Rollout, Sampling
-
-OnDone = Callable[[int], None]
-"""Called with the number of completions written so far."""
 
 
 @dataclass(frozen=True)
@@ -142,16 +139,6 @@ def require_served(rollout: Rollout) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Told:
-    """`Engine.write`'s arguments of the same names."""
-
-    on_done: OnDone
-    on_rows: OnRows | None
-    limits: Sequence[int] | None
-    stop: Stop | None
-
-
 class _LoadedModel(WritingEngine):
     """A transformers model; how it decodes is for the classes below to say."""
 
@@ -184,7 +171,7 @@ class _LoadedModel(WritingEngine):
             "pad_token_id": self.tokenizer.pad_token_id,
             "batch_size": self.rollout.batch_size,
         }
-        told = Told(on_done or (lambda count: None), on_rows, limits, stop)
+        told = Told(on_done, on_rows, limits, stop)
         return self._decode(prompt_ids, options, logprobs, told)
 
     def close(self) -> None:
@@ -243,7 +230,8 @@ class TransformersEngine(_LoadedModel):
             written += found
             if told.on_rows is not None:
                 told.on_rows(list(enumerate(found, start)))
-            told.on_done(len(written))
+            if told.on_done is not None:
+                told.on_done(len(written))
         if not logprobs:
             return SampledTokens(written)
         from r1pipe.rollout.agreement import token_logprobs

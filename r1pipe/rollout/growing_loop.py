@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from r1pipe.rollout.attending import attend
 from r1pipe.rollout.choosing import Choosing, require_finite
-from r1pipe.rollout.ending import OnRows, Stop
+from r1pipe.rollout.ending import Told
 from r1pipe.rollout.states import CachedLayer, GrowingStates
 from r1pipe.rollout.steps import Step, precision_of
 from r1pipe.rollout.written import RouteTap, Written
@@ -43,25 +43,14 @@ class GrowingLoop:
         self.check_every = 1 if self.device.type == "cpu" else 8
         self.four_d = model.config._attn_implementation in ("sdpa", "eager")
 
-    def run(
-        self,
-        prompts: Sequence[Sequence[int]],
-        on_done: Callable[[int], None] | None = None,
-        on_rows: OnRows | None = None,
-        limits: Sequence[int] | None = None,
-        stop: Stop | None = None,
-    ) -> list[Written]:
-        """Return the completions of one batch of prompts, in order.
-
-        `on_done` is called with the number of those that are finished, `on_rows` with those that
-        have been since. `limits`: most tokens of each.
-        """
+    def run(self, prompts: Sequence[Sequence[int]], told: Told) -> list[Written]:
+        """Return the completions of one batch of prompts, in order."""
         cache, states, logits, mask, position = self._prefill(prompts)
         count, longest = mask.shape[0], mask.shape[1] - self.limit
         tokens = torch.empty(count, self.limit, dtype=torch.long, device=self.device)
         logprobs = torch.empty(tokens.shape, device=self.device) if self.choosing.logprobs else None
         ended = torch.zeros(count, dtype=torch.bool, device=self.device)
-        room = None if limits is None else torch.tensor(limits, device=self.device)
+        room = None if told.limits is None else torch.tensor(told.limits, device=self.device)
         rows = torch.arange(count)  # which prompt each live row belongs to; stays on the CPU
         done: list[Written] = [Written() for _ in prompts]
         mask_full = self._decode_mask(mask)
@@ -81,12 +70,12 @@ class GrowingLoop:
                     break
                 if (step + 1) % self.check_every == 0:
                     gone = int(ended.sum())
-                    if gone == len(rows) or (stop is not None and stop()):
+                    if gone == len(rows) or told.stopped():
                         break
                     if gone >= max(1, COMPACT_SHARE * len(rows)):
-                        self._emit(done, rows, tokens, logprobs, ended, step + 1, room, on_rows)
-                        if on_done is not None:
-                            on_done(count - len(rows) + gone)
+                        self._emit(done, rows, tokens, logprobs, ended, step + 1, room, told)
+                        if told.on_done is not None:
+                            told.on_done(count - len(rows) + gone)
                         live, holes, movers = _close_ranks(ended, len(rows) - gone)
                         for layer in states or cache.layers:
                             layer.drop(len(rows) - gone, holes, movers)
@@ -103,9 +92,9 @@ class GrowingLoop:
         for row in rows[~ended.cpu()].tolist():
             done[row].whole = False
         everything = torch.ones_like(ended)
-        self._emit(done, rows, tokens, logprobs, everything, step + 1, room, on_rows)
-        if on_done is not None:
-            on_done(sum(one.whole for one in done))
+        self._emit(done, rows, tokens, logprobs, everything, step + 1, room, told)
+        if told.on_done is not None:
+            told.on_done(sum(one.whole for one in done))
         return done
 
     def _prefill(
@@ -197,7 +186,7 @@ class GrowingLoop:
         ended: Tensor,
         length: int,
         room: Tensor | None,
-        on_rows: OnRows | None,
+        told: Told,
     ) -> None:
         """Store the rows that ended, each cut after its first end token."""
         leaving = ended.nonzero().squeeze(1)
@@ -216,9 +205,9 @@ class GrowingLoop:
                 done[row].logprobs = drawn[:cut]
         for row, routes in zip(owners, self.tap.routes_of(leaving, cuts), strict=False):
             done[row].routes = routes
-        told = [(row, done[row].ids) for row in owners if done[row].whole]
-        if on_rows is not None and told:
-            on_rows(told)
+        new = [(row, done[row].ids) for row in owners if done[row].whole]
+        if told.on_rows is not None and new:
+            told.on_rows(new)
 
 
 def _close_ranks(ended: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from r1pipe.rollout.choosing import Choosing, require_finite
-from r1pipe.rollout.ending import OnRows, Stop
+from r1pipe.rollout.ending import Told
 from r1pipe.rollout.slots import Slots
 from r1pipe.rollout.steps import Step, precision_of
 from r1pipe.rollout.weights import base_of
@@ -81,20 +81,9 @@ class SlotLoop:
         self.choosing, self.pad, self.graphs = choosing, pad, graphs
         self.routers = list(routers)
 
-    def run(
-        self,
-        prompts: Sequence[Sequence[int]],
-        on_done: Callable[[int], None] | None = None,
-        on_rows: OnRows | None = None,
-        limits: Sequence[int] | None = None,
-        stop: Stop | None = None,
-    ) -> list[Written]:
-        """Return the completions, in order; they are written roughly in that order too.
-
-        `on_done` is called with the number of those that are finished, `on_rows` with those that
-        have been since. `limits`: most tokens of each.
-        """
-        slots, self.limits = self.slots, limits
+    def run(self, prompts: Sequence[Sequence[int]], told: Told) -> list[Written]:
+        """Return the completions, in order; they are written roughly in that order too."""
+        slots, self.limits = self.slots, told.limits
         slots.prepare(self.limit, self.choosing.logprobs, bool(self.routers))
         self.prompts, self.done = prompts, [Written() for _ in prompts]
         self.lengths = torch.tensor([len(ids) for ids in prompts])
@@ -112,11 +101,11 @@ class SlotLoop:
                 self._close_ranks()
                 self._advance()
             finished = self._collect()
-            if finished and on_rows is not None:
-                on_rows([(row, self.done[row].ids) for row in finished])
-            if finished and on_done is not None:
-                on_done(waiting - int((self.owner >= 0).sum()))
-            if stop is not None and stop():
+            if finished and told.on_rows is not None:
+                told.on_rows([(row, self.done[row].ids) for row in finished])
+            if finished and told.on_done is not None:
+                told.on_done(waiting - int((self.owner >= 0).sum()))
+            if told.stopped():
                 unread = range(waiting, len(prompts))
                 for row in [
                     *self._hand_over((self.owner[: self.used] >= 0).nonzero()[:, 0]),

@@ -281,7 +281,8 @@ def test_a_result_is_waited_for(server: Server) -> None:
     assert ask(server, "POST", f"{path}?do=write", b"ask", **session, **weights)[0] == 200
     assert ask(server, "GET", f"{path}?wait=0", **session) == (200, {"done": 0})
     assert ask(server, "GET", f"{path}?wait=x", **session)[0] == 400
-    assert ask(server, "POST", f"{path[:-1]}0?do=boil", b"", **session, **weights)[0] == 400
+    other = f"/v1/jobs/{name()}?do=boil"
+    assert ask(server, "POST", other, b"", **session, **weights)[0] == 400
     found: list[Any] = []
 
     def fetch() -> None:

@@ -119,4 +119,6 @@ def test_groups_may_straddle_the_batches_of_a_generation(
 ) -> None:
     trainer = {"per_device_train_batch_size": 3, "steps_per_generation": 2, "max_steps": 1}
     stage = stage_of(tmp_path, monkeypatch, trainer=trainer)  # 6 completions are three groups
-    grpo.run(tiny.context(tmp_path / "work", stage))
+    context = tiny.context(tmp_path / "work", stage)
+    grpo.run(context)
+    assert [row["step"] for row in rows_of(context)] == [1]
