@@ -132,7 +132,8 @@ def start(setting: dict[str, Any], folder: Path) -> Worker:
     name = setting["side"]
     path, log = folder / f"{name}.json", folder / f"{name}.log"
     path.write_text(json.dumps(setting), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    places = [str(ROOT), str(ROOT / "kernels"), *sys.path[1:]]  # what this process can import
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     environment |= {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
     environment |= {"VLLM_NO_USAGE_STATS": "1", "TOKENIZERS_PARALLELISM": "false"}
     if setting["device"] == "cpu":
