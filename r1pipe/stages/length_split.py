@@ -118,11 +118,12 @@ class SplitByLength(Trainer):
         }
         logps = torch.zeros(inputs["completion_ids"].shape, device=input_ids.device)
         parts = self._parts(inputs, NO_GRADIENTS)
+        rows = batch_size if parts is None and self.budget.tokens is None else None
         for part in parts or [inputs]:
             ids = torch.cat([part["prompt_ids"], part["completion_ids"]], dim=1)
             mask = torch.cat([part["prompt_mask"], part["completion_mask"]], dim=1)
             kept = part["completion_ids"].shape[1]
-            found, _, _ = score(model, ids, mask, kept, None if parts else batch_size, **options)
+            found, _, _ = score(model, ids, mask, kept, rows, **options)
             logps[part["row"], :kept] = found.to(logps.dtype)
         return logps, None, None
 

@@ -146,6 +146,26 @@ def test_scoring_in_parts_gives_the_rows_back_in_order(packed: bool, tmp_path: P
     torch.testing.assert_close(parts[scored], whole[scored], atol=1e-6, rtol=1e-5)
 
 
+def test_a_batch_within_the_budget_is_scored_in_one_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1pipe.stages.length_split.split", lambda inputs: None)
+    trainer, inputs = trainer_of(tmp_path), batch()
+    ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+    mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+    rows: list[int] = []
+    trainer.model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    for budget, expected in [(None, [4, 4, 4]), (ROWS * (PROMPT + WIDTH), [ROWS])]:
+        rows.clear()
+        trainer.max_tokens_per_microbatch, trainer._budget = budget, None
+        trainer.padding_free, trainer._packs = False, None
+        with torch.no_grad():
+            trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, WIDTH, 4)
+        assert rows == expected
+
+
 def test_experts_and_their_own_attention_keep_padding(tmp_path: Path) -> None:
     model = tiny.mixture(mtp_loss_weight=0.0, num_nextn_predict_layers=0)
     assert unsuited(model) and not unsuited(tiny.model())

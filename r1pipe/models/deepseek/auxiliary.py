@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -123,9 +124,10 @@ def _losses(
     if config.balance_factor > 0 and trace.choices:
         losses = [
             balance_loss(
-                choice.logits_TE, apart.flatten(), config.num_experts_per_tok, trace.sequences
+                torch.stack([choice.logits_TE for choice in choices]),
+                *(segments_T, config.num_experts_per_tok, trace.sequences),
             )
-            for choice, apart in trace.choices
+            for choices, segments_T in _of_the_same_tokens(trace)
         ]
         parts["balance_loss"] = config.balance_factor * sum(losses[1:], losses[0])
         total = total + parts["balance_loss"]
@@ -138,9 +140,23 @@ def _count(trace: Trace) -> None:
     Balancing is about the work that experts had and learned from. What a router would have chosen
     on replayed inputs is neither: nobody computed it, and no rollout was written with it.
     """
+    for choices, segments_T in _of_the_same_tokens(trace):
+        experts_LTK = torch.stack([choice.experts_TK for choice in choices])
+        load_LE = expert_load(experts_LTK, segments_T, choices[0].logits_TE.shape[-1])
+        for choice, load_E in zip(choices, load_LE, strict=True):
+            choice.router.count(load_E)
+
+
+def _of_the_same_tokens(trace: Trace) -> list[tuple[list[Choice], Tensor]]:
+    """Return the choices layer by layer, those together that decided for the same segments (T).
+
+    A small model's step is bound by the number of kernels: one does for all layers what one a
+    layer would.
+    """
+    groups: dict[int, tuple[list[Choice], Tensor]] = {}
     for choice, apart in trace.choices:
-        experts = choice.logits_TE.shape[-1]
-        choice.router.count(expert_load(choice.experts_TK, apart.flatten(), experts))
+        groups.setdefault(id(apart), ([], apart.flatten()))[0].append(choice)
+    return list(groups.values())
 
 
 def _labels(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

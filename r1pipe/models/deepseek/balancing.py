@@ -20,41 +20,46 @@ LOSSES = ("balance_loss", "mtp_loss")
 
 
 def balance_loss(
-    logits_TE: Tensor, segments_T: Tensor, top_k: int, sequences: int | None = None
+    logits_LTE: Tensor, segments_T: Tensor, top_k: int, sequences: int | None = None
 ) -> Tensor:
     """Return the sequence-wise balance loss over alpha (V3 report, eq. 17-20), mean of sequences.
 
-    `segments_T` numbers each token's sequence, -1 for padding. Scores are the sigmoid's, without
-    bias: f_i counts their own top K, P_i is their share summed to one over the experts. Balanced
-    scores give 1. With `sequences`, more than the highest number, nothing waits for a GPU.
+    Of one layer (T, E), or the sum over several of the same tokens. `segments_T` numbers each
+    token's sequence, -1 for padding. Scores are the sigmoid's, without bias: f_i counts their own
+    top K, P_i is their share summed to one over the experts. Balanced scores give 1. With
+    `sequences`, more than the highest number, nothing waits for a GPU.
     """
     if sequences is None:
         sequences = int(segments_T.max()) + 1 if len(segments_T) else 0
     if sequences <= 0:
-        return logits_TE.sum() * 0.0
+        return logits_LTE.sum() * 0.0
     real_T1 = (segments_T >= 0)[:, None]
     # Masked before and after: what attention leaves in padding may be undefined.
-    scores_TE = torch.where(real_T1, logits_TE, 0.0).sigmoid()
-    experts = scores_TE.shape[-1]
+    scores_LTE = torch.where(real_T1, logits_LTE, 0.0).sigmoid()
+    experts = scores_LTE.shape[-1]
     with torch.no_grad():
-        chosen_TE = torch.zeros_like(scores_TE)
-        chosen_TE.scatter_(1, scores_TE.topk(top_k, dim=-1).indices, 1.0)
-        chosen_TE = torch.where(real_T1, chosen_TE, 0.0)
-    share_TE = scores_TE / (scores_TE.sum(dim=-1, keepdim=True) + 1e-20)
-    share_TE = torch.where(real_T1, share_TE, 0.0)
-    zeros_SE, sequence_T = scores_TE.new_zeros(sequences, experts), segments_T.clamp(min=0)
-    length_S = zeros_SE[:, 0].index_add(0, sequence_T, real_T1[:, 0].to(scores_TE.dtype))
+        chosen_LTE = torch.zeros_like(scores_LTE)
+        chosen_LTE.scatter_(-1, scores_LTE.topk(top_k, dim=-1).indices, 1.0)
+        chosen_LTE = torch.where(real_T1, chosen_LTE, 0.0)
+    share_LTE = scores_LTE / (scores_LTE.sum(dim=-1, keepdim=True) + 1e-20)
+    share_LTE = torch.where(real_T1, share_LTE, 0.0)
+    zeros_LSE = scores_LTE.new_zeros(*scores_LTE.shape[:-2], sequences, experts)
+    sequence_T = segments_T.clamp(min=0)
+    length_S = scores_LTE.new_zeros(sequences).index_add(0, sequence_T, real_T1[:, 0].to(share_LTE))
     tokens_S1 = length_S.clamp(min=1)[:, None]
-    f_SE = zeros_SE.index_add(0, sequence_T, chosen_TE) * experts / (top_k * tokens_S1)
-    p_SE = zeros_SE.index_add(0, sequence_T, share_TE) / tokens_S1
-    return (f_SE * p_SE).sum() / (length_S > 0).sum().clamp(min=1)
+    f_LSE = zeros_LSE.index_add(-2, sequence_T, chosen_LTE) * experts / (top_k * tokens_S1)
+    p_LSE = zeros_LSE.index_add(-2, sequence_T, share_LTE) / tokens_S1
+    return (f_LSE * p_LSE).sum() / (length_S > 0).sum().clamp(min=1)
 
 
-def expert_load(experts_TK: Tensor, segments_T: Tensor, experts: int) -> Tensor:
-    """Return how many tokens (E, float32) each expert got, padding not counted."""
-    real_TK = (segments_T >= 0).float()[:, None].expand(experts_TK.shape)
-    zeros_E = torch.zeros(experts, device=experts_TK.device)
-    return zeros_E.index_add(0, experts_TK.flatten(), real_TK.flatten())
+def expert_load(experts_LTK: Tensor, segments_T: Tensor, experts: int) -> Tensor:
+    """Return how many tokens each expert got (L, E, float32), padding not counted."""
+    layers = experts_LTK.shape[0]
+    real_LTK = (segments_T >= 0).float()[:, None].expand(experts_LTK.shape)
+    first_L = torch.arange(0, layers * experts, experts, device=experts_LTK.device)
+    zeros = torch.zeros(layers * experts, device=experts_LTK.device)
+    place_LTK = experts_LTK + first_L[:, None, None]
+    return zeros.index_add(0, place_LTK.flatten(), real_LTK.flatten()).view(layers, experts)
 
 
 def sum_over_ranks(load_LE: Tensor) -> Tensor:
@@ -85,13 +90,14 @@ def update_biases(
         ]
     )
     load_LE = reduce(load_LE)
-    for router, load_E in zip(routers, load_LE, strict=True):
+    move_LE = speed * torch.sign(load_LE.mean(dim=1, keepdim=True) - load_LE)
+    for router, move_E in zip(routers, move_LE, strict=True):
         router.load_E = None
         bias_E = router.e_score_correction_bias
         if bias_E.dtype != torch.float32:
             raise TypeError(f"a router's bias is {bias_E.dtype}: its updates would be rounded away")
         if speed > 0 and router.weight.requires_grad:
-            bias_E += speed * torch.sign(load_E.mean() - load_E).to(bias_E.device)
+            bias_E += move_E.to(bias_E.device)
     return load_LE
 
 
@@ -127,7 +133,7 @@ class ExpertBalancing(TrainerCallback):
         self.freeze_from_step = freeze_from_step
         self._load_LE: Tensor | None = None
         self._losses = torch.zeros(len(LOSSES), 2)  # sum and number of micro-batches of each
-        self._step_losses = torch.zeros(len(LOSSES), 2)  # of the present step and this rank
+        self._noted: list[tuple[int, Tensor]] = []  # (number, value) in this step and rank
 
     def on_substep_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
@@ -147,11 +153,17 @@ class ExpertBalancing(TrainerCallback):
             speed = 0.0
         load_LE = update_biases(model, speed)
         self._note_losses(model)
-        if load_LE is not None:
-            new_LE = load_LE.cpu()
-            self._load_LE = new_LE if self._load_LE is None else self._load_LE + new_LE
-            self._losses += sum_over_ranks(self._step_losses.to(load_LE.device)).cpu()
-        self._step_losses = torch.zeros(len(LOSSES), 2)
+        noted, self._noted = self._noted, []
+        if load_LE is None:
+            return
+        # All of it stays on the device until it is logged: nothing waits for a GPU here.
+        before = self._load_LE
+        self._load_LE = load_LE if before is None else before.to(load_LE.device) + load_LE
+        losses = load_LE.new_zeros(len(LOSSES), 2)
+        for number, value in noted:
+            losses[number, 0] += value.to(losses.device)
+            losses[number, 1] += 1
+        self._losses = self._losses.to(losses.device) + sum_over_ranks(losses)
 
     def _note_losses(self, model: Any) -> None:
         for module in model.modules() if isinstance(model, nn.Module) else ():
@@ -160,7 +172,7 @@ class ExpertBalancing(TrainerCallback):
                 continue
             for number, name in enumerate(LOSSES):
                 if name in parts:
-                    self._step_losses[number] += torch.tensor([float(parts[name]), 1.0])
+                    self._noted.append((number, parts[name].float()))
             parts.clear()  # the next micro-batch may have none
 
     @property

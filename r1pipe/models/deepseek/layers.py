@@ -22,9 +22,9 @@ class RMSNorm(stock.DeepseekV3RMSNorm):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Normalise the last dimension."""
-        if hidden_states.is_cuda and hidden_states.dtype == self.weight.dtype:
-            shape = self.weight.shape
-            return F.rms_norm(hidden_states, shape, self.weight, self.variance_epsilon)
+        if hidden_states.is_cuda and self.weight.dtype in (hidden_states.dtype, torch.float32):
+            same = hidden_states.to(self.weight.dtype)  # under autocast a latent is 16 bits wide
+            return F.rms_norm(same, self.weight.shape, self.weight, self.variance_epsilon)
         return super().forward(hidden_states)
 
 

@@ -112,8 +112,19 @@ def test_only_routed_tokens_of_training_are_counted(fresh: Any) -> None:
 
 
 def test_load_ignores_padding() -> None:
-    experts = torch.tensor([[0, 1], [1, 2], [3, 0]])
-    assert expert_load(experts, torch.tensor([0, -1, 2]), 5).tolist() == [2, 1, 0, 1, 0]
+    experts = torch.tensor([[[0, 1], [1, 2], [3, 0]], [[4, 0], [0, 1], [4, 3]]])
+    load = expert_load(experts, torch.tensor([0, -1, 2]), 5)
+    assert load.tolist() == [[2, 1, 0, 1, 0], [1, 0, 0, 1, 2]]
+
+
+def test_the_loss_of_several_layers_is_the_sum_of_theirs() -> None:
+    logits = torch.randn(3, 7, 6, dtype=torch.float64, requires_grad=True)
+    segments = torch.tensor([0, 0, 2, 2, 2, -1, 2])
+    whole = balance_loss(logits, segments, 2)
+    apart = sum(balance_loss(layer, segments, 2, 3) for layer in logits)
+    torch.testing.assert_close(whole, apart)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (whole, apart)]
+    torch.testing.assert_close(*grads)
 
 
 def test_metrics() -> None:
