@@ -235,13 +235,11 @@ def memory_figures() -> dict[str, float]:
 
 def raw() -> None:
     """Write the same prompts with vLLM alone: ids in, ids out, nothing asked of it but tokens."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    import vllm
-
     from r1pipe.data.sources import load_data
     from r1pipe.models.loading import load_tokenizer
+    from r1pipe.rollout.vllm_support import require_vllm
 
+    vllm = require_vllm()
     stage = typed_stage()
     tokenizer, trainer = load_tokenizer(stage.init_from, stage.load), stage.trainer
     rows, groups = SETTING["rows"], trainer["num_generations"]

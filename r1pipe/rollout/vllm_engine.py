@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +18,21 @@ from r1pipe.models.loading import load_config, load_tokenizer
 from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.engine import OnDone, SampledTokens, WritingEngine, cut
 from r1pipe.rollout.vllm_fp8 import SentBiases, has_biases, is_fp8, quantisation, require_fp8
+from r1pipe.rollout.vllm_logprobs import scaled_logits, seeds_requests, taken_by_batch
 from r1pipe.rollout.vllm_sleep import Sleeper
 from r1pipe.rollout.vllm_stopping import drain, forget_prefixes, stopped
 from r1pipe.rollout.vllm_support import (
-    GRAPHED,
+    batch_options,
     engine_options,
+    graphed,
     old_objects_left,
     on_gpu,
     plain_errors,
     process_unchanged,
     require_head_size,
+    require_rotary_size,
     require_vllm,
+    routes_options,
     uncompiled,
 )
 from r1pipe.rollout.vllm_weights import (
@@ -40,9 +43,6 @@ from r1pipe.rollout.vllm_weights import (
     with_head,
 )
 from r1pipe.schema import Load, Rollout, Sampling
-
-ROUTES_OPTIONS = {"enable_return_routed_experts": True, "enable_prefix_caching": True}
-"""What vLLM needs to report routes, beside its second model runner."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,12 @@ class VllmEngine(WritingEngine):
         options = engine_options(rollout)
         dtype = rollout.precision
         if beside is not None:
-            options.setdefault("max_num_seqs", beside.rows)
+            options.setdefault("max_num_seqs", graphed(beside.rows))
             if beside.ranks > 1:
                 options["distributed_executor_backend"] = "external_launcher"
             dtype = beside.dtype if dtype == "auto" else dtype
             if beside.routes:
-                options |= ROUTES_OPTIONS
-                os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "1")
+                options |= routes_options()
             if beside.sleeps:
                 options["enable_sleep_mode"] = True
         if is_fp8(rollout):
@@ -89,15 +88,14 @@ class VllmEngine(WritingEngine):
             options["quantization"] = quantisation()
             # FP8 kernels give 16 bits; what a layer keeps for itself is in these too.
             dtype = "float16" if beside is not None and beside.dtype == "float16" else "bfloat16"
-        rows = options.get("max_num_seqs", 0)
-        options["max_num_batched_tokens"] = max(options["max_num_batched_tokens"], rows)
-        if on_gpu() and rows > GRAPHED:  # else a full batch would be decoded without graphs
-            options.setdefault("max_cudagraph_capture_size", rows)
+        model_config = load_config(reference, load)
+        require_rotary_size(model_config)
+        options |= batch_options(options, model_config)
         self._filled: set[str] = set()
         self._alone = beside is None or beside.ranks == 1
         self._eager, self._routes = options["enforce_eager"], bool(beside and beside.routes)
         # The figures of what was sampled, after temperature and top-p. Without any wish for them
-        # the raw mode stays, in which a GPU has a faster sampler.
+        # the raw mode stays, which spares the sampler a pass over all logits.
         if rollout.logprobs == "engine":
             options["logprobs_mode"] = "processed_logprobs"
         with plain_errors(rollout, "starting vLLM"), process_unchanged():
@@ -126,6 +124,8 @@ class VllmEngine(WritingEngine):
         self.banned = None if banned in self.end_ids else banned
         self.extra: dict[str, Any] = {}
         """More of vLLM's sampling parameters, by their own names."""
+        # vLLM's second model runner has a seed for each completion whether one is given or not.
+        self._seeded = self._in_process() and seeds_requests(self._runner())
         self._calls = 0
 
     def write(
@@ -147,6 +147,8 @@ class VllmEngine(WritingEngine):
         apart = self.rollout.tensor_parallel_size > 1
         if seed is not None and not apart:
             torch.manual_seed(seed)
+        if seed is None and self._seeded and not apart:
+            seed = int(torch.randint(2**31, ()))
         common: dict[str, Any] = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
@@ -155,11 +157,12 @@ class VllmEngine(WritingEngine):
             "logit_bias": None if self.banned is None else {self.banned: -100.0},
             **self.extra,
         }
+        each = apart or self._seeded
         most = [sampling.max_tokens] * len(prompt_ids) if limits is None else limits
         params = [
             _params(
                 SamplingParams,
-                seed=(seed + row) % 2**31 if apart and seed else None,
+                seed=(seed + row) % 2**31 if each and seed is not None else None,
                 max_tokens=min(limit, sampling.max_tokens),
                 **common,
             )
@@ -171,13 +174,19 @@ class VllmEngine(WritingEngine):
             if on_rows is not None:
                 on_rows([(row, cut(list(out.outputs[0].token_ids), ends))])
 
-        outputs, unfinished = self._run(prompt_ids, params, on_done, told, stop)
+        with taken_by_batch(self._llm.llm_engine) if logprobs else nullcontext() as taken:
+            outputs, unfinished = self._run(prompt_ids, params, on_done, told, stop)
         found = [out.outputs[0] for out in outputs]
         ids = [cut(list(out.token_ids), ends) for out in found]
         routes = [out.routed_experts for out in found] if self._routes else None
         if not logprobs:
             return SampledTokens(ids, None, routes, unfinished)
-        values = [_flat(out.logprobs) for out in found]
+        if taken is None:
+            values = [_flat(out.logprobs) for out in found]
+        else:  # vLLM's own name of a request is ours with something random behind it
+            named = {tuple(name.split("-")[:2]): values for name, values in taken.items()}
+            asked = [(str(self._calls), str(row)) for row in range(len(found))]
+            values = [named.get(name, []) for name in asked]
         values = [v[: len(i)] for v, i in zip(values, ids, strict=True)]
         return SampledTokens(ids, values, routes, unfinished)
 
@@ -200,7 +209,8 @@ class VllmEngine(WritingEngine):
         params = [
             _params(SamplingParams, temperature=0.0, max_tokens=1, prompt_logprobs=0) for _ in whole
         ]
-        with self._scaled(temperature):
+        model = self._runner().get_model() if temperature != 1 else None
+        with scaled_logits(model, temperature):
             found, _ = self._run(whole, params, None)
         values = []
         for (prompt, completion), read, out in zip(pairs, whole, found, strict=True):
@@ -208,20 +218,6 @@ class VllmEngine(WritingEngine):
             known = known[len(known) - (len(read) - len(prompt)) :] if read[len(prompt) :] else []
             values.append(known + [math.nan] * (len(completion) - len(known)))
         return values
-
-    @contextmanager
-    def _scaled(self, temperature: float) -> Iterator[None]:
-        """Divide the logits that are scored by the temperature: vLLM does so for samples alone."""
-        if temperature == 1:
-            yield
-            return
-        sampler = self._runner().sampler
-        plain = sampler.compute_logprobs
-        sampler.compute_logprobs = lambda logits: plain(logits.float() / temperature)
-        try:
-            yield
-        finally:
-            del sampler.compute_logprobs
 
     def _run(
         self,
@@ -260,8 +256,9 @@ class VllmEngine(WritingEngine):
                         found |= stopped(engine, left)
                         unfinished = [numbers[name] for name in left]
                         engine.abort_request(left)
-                        drain(engine)
                         break
+                # What has ended may be in one more batch; an engine that sleeps could not end it.
+                drain(engine)
             except BaseException:
                 engine.abort_request([name for name in asked if name not in found])
                 raise

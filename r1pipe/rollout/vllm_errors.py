@@ -116,6 +116,19 @@ def _model(text: str, rollout: Rollout) -> Problem | None:
         what = f"vLLM has no attention kernel for this model here: {found[1]}"
         hint = "`rollout=compact`; vLLM's CPU MLA needs kv_lora_rank 512 and qk_rope_head_dim 64"
         return Problem("rollout.engine", what, hint)
+    if "attention backend found" in text or "MLA prefill backend found" in text:
+        what = f"vLLM {installed_version()} has no attention kernel for this model here"
+        if "torch.float32" in text:
+            return Problem("rollout.precision", f"{what} in float32", "set it to `bfloat16`")
+        return Problem("rollout.engine", what, "`rollout=compact` or `rollout=transformers`")
+    if "gather_and_maybe_dequant_cache" in text:
+        what = "vLLM's latent attention does not go on from a cached prompt with this latent"
+        hint = "`rollout.vllm.enable_prefix_caching: false`"
+        return Problem("rollout.vllm.enable_prefix_caching", what, hint)
+    if found := re.search(r"we only support Q/K headdim in .*?\.", text, re.S):
+        what = "vLLM's latent attention has no kernel for this model's qk_nope_head_dim + "
+        what += f"qk_rope_head_dim and v_head_dim: {found[0]}"
+        return Problem("rollout.engine", what, "`rollout=compact`")
     if "expandable_segments" in text or "Expandable segments are not compatible" in text:
         what = "vLLM's sleep mode and the allocator's expandable segments exclude each other"
         hint = "unset PYTORCH_CUDA_ALLOC_CONF's expandable_segments, or `rollout.sleep: false`"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,21 @@ CPU_ENVIRONMENT = {
     # vLLM would pin this process to cores, and the trainer's threads with it.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+GPU_ENVIRONMENT = {
+    # FlashInfer's sampler is compiled when it is first used, for a minute, by an nvcc that has to
+    # be there; vLLM's own in Triton does the same, and of samples with log-probabilities always.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+}
 BATCHED_TOKENS = 8192
 """Tokens of one engine step; vLLM's larger default makes it set aside more memory than it uses."""
-
-
 GRAPHED = 512
 """Largest batch that vLLM captures CUDA graphs for unless told otherwise."""
+GRAPH_STEP = 16
+"""Every multiple of it, up to the largest, is a batch that vLLM captures a graph for."""
+LEAST_ROTARY = 16
+LATENTS_READ_AGAIN = (320, 576)
+"""Sizes of a token in MLA's cache (latent and rotary key) that vLLM's kernel for going on from a
+cached prompt takes (`gather_and_maybe_dequant_cache`)."""
 OWNED = {
     "model": "it is the stage's",
     "tokenizer": "it is `load.tokenizer`",
@@ -85,7 +95,8 @@ def require_vllm() -> Any:
     if not own_range("vllm", "vllm").specifier.contains(public, prereleases=True):
         what = f"vLLM {version} is not supported; supported is {supported}"
         raise UserError(Problem("rollout.engine", what, f"install a supported vLLM, {other}"))
-    for name, value in {**ENVIRONMENT, **({} if on_gpu() else CPU_ENVIRONMENT)}.items():
+    machine = GPU_ENVIRONMENT if on_gpu() else CPU_ENVIRONMENT
+    for name, value in {**ENVIRONMENT, **machine}.items():
         os.environ.setdefault(name, value)
     try:
         import vllm  # pyright: ignore[reportMissingImports]
@@ -128,6 +139,44 @@ def engine_options(rollout: Rollout) -> dict[str, Any]:
     return options | rollout.vllm
 
 
+def graphed(rows: int) -> int:
+    """Return the least number of sequences, from `rows` on, whose batch has a CUDA graph."""
+    return -(-rows // GRAPH_STEP) * GRAPH_STEP if on_gpu() else rows
+
+
+def batch_options(options: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Return the arguments that follow from the others and from the model's configuration.
+
+    A full batch is decoded with a CUDA graph. What MLA's kernels cannot do is left out: nothing
+    goes on from a small latent, neither within a prompt nor from another one's.
+    """
+    rows, tokens = options.get("max_num_seqs", 0), options["max_num_batched_tokens"]
+    more: dict[str, Any] = {}
+    if on_gpu():
+        own = {"cudagraph_capture_sizes", "max_cudagraph_capture_size", "compilation_config"}
+        if rows > GRAPHED and own.isdisjoint(options):
+            more["max_cudagraph_capture_size"] = graphed(rows)
+        latent = getattr(config, "kv_lora_rank", None)
+        if latent and latent + config.qk_rope_head_dim not in LATENTS_READ_AGAIN:
+            more["enable_chunked_prefill"] = False
+            more["enable_prefix_caching"] = options.get("enable_prefix_caching", False)
+            context = options.get("max_model_len") or getattr(config, "max_position_embeddings", 0)
+            tokens = max(tokens, context)
+    return more | {"max_num_batched_tokens": max(tokens, graphed(rows))}
+
+
+def routes_options() -> dict[str, Any]:
+    """Return the arguments with which vLLM reports the experts of every token.
+
+    Newer ones do so in their second model runner alone, which the environment has to ask for, and
+    with their cache of prefixes; older ones in their first alone.
+    """
+    if find_spec("vllm.config.aux_output") is None:
+        return {"enable_return_routed_experts": True}
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "1")
+    return {"enable_return_routed_experts": True, "enable_prefix_caching": True}
+
+
 def require_head_size(size: int) -> None:
     """Raise UserError for a head size that vLLM's CPU attention has no kernel for."""
     if on_gpu():
@@ -147,6 +196,16 @@ def require_head_size(size: int) -> None:
         raise UserError(Problem("rollout.engine", what, hint))
 
 
+def require_rotary_size(config: Any) -> None:
+    """Raise UserError for a latent attention whose rotary part vLLM's GPU kernels cannot multiply:
+    a product in Triton has 16 terms at least."""
+    size = getattr(config, "qk_rope_head_dim", None)
+    if on_gpu() and getattr(config, "kv_lora_rank", None) and size and size <= LEAST_ROTARY // 2:
+        what = f"the model's qk_rope_head_dim is {size}; vLLM's latent attention on a GPU needs "
+        hint = "`rollout=compact` (a small model that fits: `model=mla_moe_2m`)"
+        raise UserError(Problem("rollout.engine", f"{what}{LEAST_ROTARY}", hint))
+
+
 def uncompiled(eager: bool) -> Any:
     """Return a context in which vLLM's small compiled functions run as written, on a CPU.
 
@@ -159,9 +218,10 @@ def uncompiled(eager: bool) -> Any:
 
 @contextmanager
 def process_unchanged() -> Iterator[None]:
-    """Undo what vLLM does to the process it starts in: it seeds every random generator, and on a
-    CPU it takes the setting of threads away."""
+    """Undo what vLLM does to the process it starts in: it seeds every random generator, on a GPU
+    it sets the precision of float32 products, on a CPU it takes the setting of threads away."""
     state, numbers, threads = random.getstate(), np.random.get_state(), torch.set_num_threads
+    precision = torch.get_float32_matmul_precision()
     with torch.random.fork_rng([torch.cuda.current_device()] if on_gpu() else []):
         try:
             yield
@@ -169,6 +229,7 @@ def process_unchanged() -> Iterator[None]:
             random.setstate(state)
             np.random.set_state(numbers)
             torch.set_num_threads = threads
+            torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("vllm")
 
+import torch
+
 from r1pipe.errors import UserError
+from r1pipe.rollout.agreement import token_logprobs
 from r1pipe.rollout.engine import make_engine
 from r1pipe.rollout.vllm_engine import VllmEngine
 from r1pipe.schema import Sampling
@@ -18,7 +22,7 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0, max_tokens=24, num_samples=1)
 
 
 def test_rows_end_stop_and_go_on_where_they_were(tmp_path: Path) -> None:
-    families.build("dense", tmp_path)
+    model = families.build("dense", tmp_path)
     with pytest.raises(UserError, match=r"rollout\.vllm\.max_num_seq[\s\S]*max_num_seqs"):
         options = {"max_num_seq": 4}
         make_engine(families.rollout(vllm=options), str(tmp_path), families.load())
@@ -27,8 +31,25 @@ def test_rows_end_stop_and_go_on_where_they_were(tmp_path: Path) -> None:
     assert isinstance(engine, VllmEngine)
     try:
         check(engine)
+        drawn_by_seeds_and_scored(engine, model)
     finally:
         engine.close()
+
+
+def drawn_by_seeds_and_scored(engine: VllmEngine, model: Any) -> None:
+    prompts, hot = families.prompts(12), GREEDY.model_copy(update={"temperature": 1.0})
+    engine._seeded = True  # as vLLM's second model runner has it
+    drawn = [engine.write(prompts, hot, seed=seed).ids for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    torch.manual_seed(0)
+    first = engine.write(prompts, hot).ids
+    assert engine.write(prompts, hot).ids != first
+    torch.manual_seed(0)
+    assert engine.write(prompts, hot).ids == first
+    for temperature in (1.0, 0.5):
+        found = engine.score(prompts, first, temperature)
+        for row, own in zip(found, token_logprobs(model, prompts, first, temperature), strict=True):
+            assert row == pytest.approx(own, abs=1e-4)
 
 
 def check(engine: VllmEngine) -> None:
