@@ -115,6 +115,8 @@ class Model(Strict):
     """Which of the model's sizes; null with a `config` that is one size alone."""
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate of a stage of kind `pretrain`, unless that says another."""
+    lr_scheduler_type: str = "linear"
+    """Its schedule, by transformers' name."""
     config: dict[str, Any] = {}
     """Fields of the architecture by its own names, as in config.json; null: the tokenizer's."""
     sizes: dict[str, dict[str, Any]] = {}
