@@ -18,7 +18,12 @@ from r1pipe.models.loading import load_config, load_tokenizer
 from r1pipe.rollout.ending import OnRows, Stop
 from r1pipe.rollout.engine import OnDone, SampledTokens, WritingEngine, cut
 from r1pipe.rollout.vllm_fp8 import SentBiases, has_biases, is_fp8, quantisation, require_fp8
-from r1pipe.rollout.vllm_logprobs import scaled_logits, seeds_requests, taken_by_batch
+from r1pipe.rollout.vllm_logprobs import (
+    by_name,
+    scaled_logits,
+    seeds_requests,
+    taken_by_batch,
+)
 from r1pipe.rollout.vllm_sleep import Sleeper
 from r1pipe.rollout.vllm_stopping import drain, forget_prefixes, stopped
 from r1pipe.rollout.vllm_support import (
@@ -142,8 +147,8 @@ class VllmEngine(WritingEngine):
     ) -> SampledTokens:
         from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
 
-        # One engine in this process draws from torch's generator, which is faster than one of its
-        # own for each completion; parts of an engine have to agree, whatever their generators hold.
+        # Where its runner can, one engine in this process draws from torch's generator, which is
+        # faster than one for each completion; parts of an engine have to agree, whatever they hold.
         apart = self.rollout.tensor_parallel_size > 1
         if seed is not None and not apart:
             torch.manual_seed(seed)
@@ -183,10 +188,9 @@ class VllmEngine(WritingEngine):
             return SampledTokens(ids, None, routes, unfinished)
         if taken is None:
             values = [_flat(out.logprobs) for out in found]
-        else:  # vLLM's own name of a request is ours with something random behind it
-            named = {tuple(name.split("-")[:2]): values for name, values in taken.items()}
-            asked = [(str(self._calls), str(row)) for row in range(len(found))]
-            values = [named.get(name, []) for name in asked]
+        else:
+            asked = [f"{self._calls}-{row}" for row in range(len(found))]
+            values = by_name(taken, asked, [len(out.token_ids) for out in found])
         values = [v[: len(i)] for v, i in zip(values, ids, strict=True)]
         return SampledTokens(ids, values, routes, unfinished)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,20 @@ def taken_by_batch(engine: Any) -> Iterator[Values | None]:
         yield values
     finally:
         del scheduler.update_from_output
+
+
+def by_name(taken: Values, names: Sequence[str], tokens: Sequence[int]) -> list[list[float]]:
+    """Return the values of these requests, in order.
+
+    Names are `call-row`; vLLM's own have something random behind that. Raises RuntimeError for a
+    request that has fewer values than `tokens`.
+    """
+    known = {"-".join(name.split("-")[:2]): values for name, values in taken.items()}
+    found = [known.get(name, []) for name in names]
+    for name, values, count in zip(names, found, tokens, strict=True):
+        if len(values) < count:
+            raise RuntimeError(f"vLLM gave {len(values)} of {count} log-probabilities for {name}")
+    return found
 
 
 @contextmanager

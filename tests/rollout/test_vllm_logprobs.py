@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from r1pipe.rollout.vllm_logprobs import scaled_logits, seeds_requests, taken_by_batch
+from r1pipe.rollout.vllm_logprobs import by_name, scaled_logits, seeds_requests, taken_by_batch
 
 
 class Scheduler:
@@ -58,6 +58,13 @@ def test_values_follow_their_requests_through_batches() -> None:
 def test_vllm_does_it_itself_where_batches_do_not_say_it_all(wrong: Any) -> None:
     with taken_by_batch(wrong) as values:
         assert values is None
+
+
+def test_requests_are_found_by_their_own_names() -> None:
+    taken = {"3-1-1f2e": [-1.0, -2.0, -3.0], "3-0-77aa": [-4.0]}
+    assert by_name(taken, ["3-0", "3-1", "3-2"], [1, 2, 0]) == [[-4.0], [-1.0, -2.0, -3.0], []]
+    with pytest.raises(RuntimeError, match="1 of 2 log-probabilities for 3-0"):
+        by_name(taken, ["3-0"], [2])
 
 
 class Model(nn.Module):
