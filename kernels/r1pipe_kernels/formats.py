@@ -38,6 +38,14 @@ def empty_codes(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     return like.new_empty_strided((rows, columns), (stride, 1), dtype=E4M3)
 
 
+def empty_whole_codes(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+    """`empty_codes` whose last row, too, has room up to the multiple of 16 bytes: for kernels that
+    write words."""
+    stride = max(_padded(columns, 16), 16)
+    codes = like.new_empty(rows, stride, dtype=E4M3)
+    return codes if columns == stride else codes[:, :columns]
+
+
 def empty_experts(experts: int, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
     """Uninitialised E4M3 [experts, rows, columns], rows as in `empty_codes`, without gaps."""
     stride = max(_padded(columns, 16), 16)

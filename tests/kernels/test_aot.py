@@ -15,6 +15,7 @@ from r1pipe_kernels.formats import E4M3
 from r1pipe_kernels.gemm import gluon_sm90, launch, tiles
 from r1pipe_kernels.grouped import gluon_sm90 as grouped
 from r1pipe_kernels.quantise import gluon_nvidia as quantise
+from r1pipe_kernels.quantise import packed_sm90 as packed
 from r1pipe_kernels.quantise import triton_impl as twins
 from r1pipe_kernels.testing import aot
 
@@ -113,9 +114,57 @@ def test_grouped_weight_gradient(dtype, add):
     gate(aot.resources(kernel), 24, stack=16)
 
 
+def fits(kernel, warps, ctas):
+    """No word of the tile leaves the registers, and `ctas` tiles lie on a multiprocessor."""
+    found = aot.resources(kernel)
+    assert found.stack == found.count["LDL"] == found.count["STL"] == 0
+    assert 65536 // (-(-found.registers // 8) * 8 * 32 * warps) >= ctas
+    # The processor keeps 1 KiB for itself with each CTA.
+    assert 233472 // (found.shared + 1024) >= ctas
+
+
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize(
+    ("row", "mode", "ctas"),
+    [
+        (True, packed.PLAIN, 4),
+        (False, packed.PLAIN, 5),
+        (True, packed.SILU, 2),
+        (True, packed.SILU_BACKWARD, 2),
+    ],
+)
+def test_packed_quantisers_of_bf16(row, mode, ctas, power_of_two):
+    x, n = torch.empty(M, K, dtype=torch.bfloat16), 2 * K if mode == packed.SILU_BACKWARD else K
+    geometry = packed.geometry(x.dtype, row, mode)
+    kernel = packed.bf16_kernel.warmup(
+        x, x, x, codes(M, n), torch.empty(n // 128, M), codes(n, M), torch.empty(32, n),
+        M, K, K, K, K, n, M, M, n, ROW=row, MODE=mode, POWER_OF_TWO=power_of_two,
+        **geometry._asdict(), grid=(1,),
+    )  # fmt: skip
+    fits(kernel, geometry.num_warps, ctas)
+
+
+@pytest.mark.parametrize("row", [False, True])
+def test_packed_quantisers_of_fp32(row):
+    kernel = packed.fp32_kernel.warmup(
+        torch.empty(M, K), codes(M, K), torch.empty(K // 128, M), codes(K, M), torch.empty(32, K),
+        M, K, K, K, M, M, K, ROW=row, POWER_OF_TWO=False, **packed.FP32._asdict(), grid=(1,),
+    )  # fmt: skip
+    fits(kernel, packed.FP32.num_warps, 2)
+
+
+def test_packed_quantiser_of_weights():
+    kernel = packed.bf16_weight_kernel.warmup(
+        torch.empty(E, N, K, dtype=torch.bfloat16), codes(N, K), torch.empty(56, 16), codes(K, N),
+        torch.empty(16, 56), N, K, N * K, K, N * K, K, N * K, N, 56, 16, POWER_OF_TWO=False,
+        **packed.WEIGHTS._asdict(), grid=(56, 16, E),
+    )  # fmt: skip
+    fits(kernel, packed.WEIGHTS.num_warps, 4)
+
+
 def compile_tile(dtype, mode, groups):
     """As `columns` launches it; strides are those of whole matrices."""
-    x, n = torch.empty(M, K, dtype=dtype), 2 * K if mode == quantise.SILU_BACKWARD else K
+    x, n = torch.empty(M, K, dtype=dtype), 2 * K if mode == packed.SILU_BACKWARD else K
     kernel = quantise.tile_kernel.warmup(
         x, x, x, codes(M, n), torch.empty(n // 128, M), codes(n, M), torch.empty(32 + groups, n),
         torch.empty(groups + 1, dtype=torch.int32), M, K, groups, M, K, K, K, n, M, M, n,
@@ -127,13 +176,13 @@ def compile_tile(dtype, mode, groups):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("mode", [quantise.PLAIN, quantise.SILU, quantise.SILU_BACKWARD])
+@pytest.mark.parametrize("mode", [packed.PLAIN, packed.SILU, packed.SILU_BACKWARD])
 @pytest.mark.parametrize("groups", [0, 256])
 def test_both_layouts_keep_their_tile_in_registers(dtype, mode, groups):
     found = compile_tile(dtype, mode, groups)
     # Finding a block among the groups leaves a few words on the stack, outside the tile; of the
     # gradients of both halves, in half as many warps, some words of the tile lie there.
-    stack = {quantise.PLAIN: 0, quantise.SILU: 16, quantise.SILU_BACKWARD: 144}[mode]
+    stack = {packed.PLAIN: 0, packed.SILU: 16, packed.SILU_BACKWARD: 144}[mode]
     limit = 16 if groups else 0 if dtype == torch.float32 else stack
     assert found.stack <= limit
     assert found.count["LDL"] <= limit // 2

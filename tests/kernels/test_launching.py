@@ -100,6 +100,10 @@ def operations():
         "grouped": lambda: grouped.grouped_gemm(*a, *experts, offsets, BF16),
         "reduce": lambda: grouped.grouped_gemm_reduce_into(out, *left, *right, offsets),
         "quantise": lambda: quantise.quantise_both(x),
+        "quantise columns": lambda: quantise.quantise_columns(x),
+        "quantise fp32": lambda: quantise.quantise_both(x.float()),
+        "quantise silu": lambda: quantise.silu_mul_quantise(x, x),
+        "quantise gradients": lambda: quantise.silu_mul_backward_quantise(x, x, x),
         "quantise rows": lambda: quantise.quantise_rows(x),
         "quantise grouped": lambda: grouped.quantise_both(x, offsets),
     }
@@ -168,6 +172,29 @@ def test_what_a_launch_counts_on_is_checked_every_time(launches, slow_paths):
     assert len(slow_paths) == taken + 1
     quantise.quantise_rows(aligned[:299])
     assert len(slow_paths) == taken + 2
+
+
+def test_each_layout_goes_to_a_kernel_that_takes_it(launches, slow_paths):
+    from r1pipe_kernels.grouped import ops as grouped
+    from r1pipe_kernels.quantise import ops as quantise
+
+    def used(call):
+        call()
+        return slow_paths[-1].fn.__name__
+
+    whole = torch.empty(300 * 256 + 8, dtype=BF16)
+    x, shifted = (whole[start : start + 300 * 256].view(300, 256) for start in (0, 4))
+    assert used(lambda: quantise.quantise_both(x)) == "bf16_kernel"
+    assert used(lambda: quantise.quantise_both(shifted)) == "tile_kernel"
+    assert used(lambda: quantise.silu_mul_quantise(x[:64], shifted[:64])) == "tile_kernel"
+    assert used(lambda: quantise.silu_mul_backward_quantise(x, x, x)) == "bf16_kernel"
+    assert used(lambda: quantise.quantise_columns(x.float())) == "fp32_kernel"
+    assert used(lambda: quantise.silu_mul_quantise(x.float(), x.float())) == "tile_kernel"
+    assert used(lambda: quantise.quantise_columns(x.half())) == "tile_kernel"
+    assert used(lambda: quantise.quantise_weight(x)) == "bf16_weight_kernel"
+    assert used(lambda: quantise.quantise_weight(shifted)) == "weight_kernel"
+    offsets = torch.tensor([0, 100, 300], dtype=torch.int32)
+    assert used(lambda: grouped.quantise_both(x, offsets)) == "tile_kernel"
 
 
 def test_profilers_are_told_of_every_launch(launches, slow_paths):

@@ -1,5 +1,8 @@
 """Both layouts of 1 x 128 quantisation from one read, in Gluon, bitwise equal to `reference`.
 
+`packed_sm90` has faster kernels for bf16 and fp32 without groups; groups, fp16 and rows that start
+inside a word of 16 bytes have theirs here.
+
 Triton's compiler spreads the few scales of a tile over all threads, each of which then divides for
 itself; dividing costs more than everything else here. With layouts written out, a tile's 128
 largest magnitudes go to 128 threads, which divide once, and the factors come back.
@@ -11,38 +14,20 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from r1pipe_kernels.formats import (
-    AMAX_FLOOR,
-    E4M3_MAX,
     blocks,
     empty_codes,
     empty_experts,
     empty_scales,
+    empty_whole_codes,
     max_blocks,
     max_columns,
 )
-from r1pipe_kernels.launching import launch
+from r1pipe_kernels.launching import Launch, launch
 from r1pipe_kernels.repeats import Repeats
 
-FLOOR = gl.constexpr(AMAX_FLOOR)
-MAX = gl.constexpr(E4M3_MAX)
-
-
-@gluon.jit
-def scale_of(bits, POWER_OF_TWO: gl.constexpr):
-    """(scale, inverse) from the bits of the largest magnitude."""
-    amax = bits.to(gl.float32, bitcast=True)
-    floored = gl.where(amax < FLOOR, FLOOR, amax)
-    top = gl.full([128], MAX, gl.float32, bits.type.layout)
-    scale = gl.div_rn(floored, top)
-    inverse = gl.div_rn(top, floored)
-    if POWER_OF_TWO:
-        raw = scale.to(gl.int32, bitcast=True)
-        exponent = (raw >> 23) + ((raw & 0x7FFFFF) != 0).to(gl.int32)
-        finite = (raw >> 23) != 255
-        scale = gl.where(finite, (exponent << 23).to(gl.float32, bitcast=True), scale)
-        inverse = gl.where(finite, ((254 - exponent) << 23).to(gl.float32, bitcast=True), inverse)
-    zero = bits == 0
-    return gl.where(zero, 1.0, scale), gl.where(zero, 1.0, inverse)
+from . import packed_sm90
+from .encoders_sm90 import scale_of
+from .packed_sm90 import PLAIN, SILU, SILU_BACKWARD
 
 
 @gluon.jit
@@ -226,15 +211,19 @@ def weight_kernel(
 def quantise_weights(w: torch.Tensor, power_of_two: bool = False):
     """As in `reference`; w [E, N, K] must have contiguous rows."""
     e, n, k = w.shape
-    codes, t_codes = empty_experts(e, n, k, w), empty_experts(e, k, n, w)
+    codes, flat = empty_experts(e, n, k, w), empty_whole_codes(e * k, n, w)
+    t_codes = flat.as_strided((e, k, n), (k * flat.stride(0), flat.stride(0), 1))
     scales = w.new_empty(e, blocks(n), blocks(k), dtype=torch.float32)
     t_scales = w.new_empty(e, blocks(k), blocks(n), dtype=torch.float32)
     if w.numel():
+        kernel, shape = weight_kernel, {"num_warps": 8, "maxnreg": 128}
+        if w.dtype == torch.bfloat16 and packed_sm90.takes((w[0],), PLAIN):
+            kernel, shape = packed_sm90.bf16_weight_kernel, packed_sm90.WEIGHTS._asdict()
         launch(
-            weight_kernel, (blocks(n), blocks(k), e), (w, codes, scales, t_codes, t_scales),
+            kernel, (blocks(n), blocks(k), e), (w, codes, scales, t_codes, t_scales),
             w, codes, scales, t_codes, t_scales, n, k, w.stride(0), w.stride(1), codes.stride(0),
             codes.stride(1), t_codes.stride(0), t_codes.stride(1), blocks(n), blocks(k),
-            POWER_OF_TWO=power_of_two, num_warps=8, maxnreg=128,
+            POWER_OF_TWO=power_of_two, **shape,
         )  # fmt: skip
     return codes, scales, t_codes, t_scales
 
@@ -245,7 +234,6 @@ def quantise_weight(w: torch.Tensor, power_of_two: bool = False):
     return codes[0], scales[0], t_codes[0], t_scales[0]
 
 
-PLAIN, SILU, SILU_BACKWARD = 0, 1, 2
 _repeats = Repeats()
 
 
@@ -261,7 +249,7 @@ def columns(
     e = 0 if offsets is None else offsets.shape[0] - 1
     width = max_columns(m, e) if e else m
     strips = max_blocks(m, e) if e else blocks(m)
-    t_codes, t_scales = empty_codes(n, width, x), empty_scales(strips, n, x)
+    t_codes, t_scales = empty_whole_codes(n, width, x), empty_scales(strips, n, x)
     codes, scales = t_codes, t_scales
     if row:
         codes, scales = empty_codes(m, n, x), empty_scales(blocks(n), m, x)
@@ -273,17 +261,30 @@ def columns(
         key = _repeats.key(tensors, row, mode, power_of_two)
         if _repeats.launched(key, tensors):
             return codes, scales, t_codes, t_scales
-        # Two CTAs of eight warps a multiprocessor hide one's loads behind the other's arithmetic;
-        # that is worth the few words on the stack that the gradients take. Groups, and two tiles of
-        # fp32, take too many.
-        warps = 16 if e or (mode and x.element_size() > 2) else 8
-        # One program more than there can be blocks, so that the columns left over are cleared.
-        again = launch(
-            tile_kernel, (strips + (e > 0), blocks(k) * (n // k)), tensors, *tensors,
-            m, k, e, width, x.stride(0), up.stride(0), dh.stride(0), codes.stride(0),
-            scales.stride(0), t_codes.stride(0), t_scales.stride(0), ROW=row, MODE=mode,
-            GROUPS=triton.next_power_of_2(e) if e else 0, POWER_OF_TWO=power_of_two,
-            num_warps=warps, maxnreg=128,
-        )  # fmt: skip
+        if not e and packed_sm90.takes((x, up, dh), mode):
+            outputs = (codes, scales, t_codes, t_scales)
+            again = packed_sm90.start(tensors, (x, up, dh), outputs, row, mode, power_of_two)
+        else:
+            again = _start(tensors, row, mode, e, width, power_of_two)
         _repeats.keep(key, again)
     return codes, scales, t_codes, t_scales
+
+
+def _start(
+    tensors: tuple[torch.Tensor, ...], row: bool, mode: int, e: int, width: int, power_of_two: bool
+) -> Launch | None:
+    """Start `tile_kernel` on its tensors, with columns of `width` tokens in `e` groups."""
+    x, up, dh, codes, scales, t_codes, t_scales, _ = tensors
+    m, k = x.shape
+    # Two CTAs of eight warps a multiprocessor hide one's loads behind the other's arithmetic; that
+    # is worth a few words on the stack. Groups, and two tiles of fp32, take too many.
+    warps = 16 if e or (mode and x.element_size() > 2) else 8
+    # One program more than there can be blocks, so that the columns left over are cleared.
+    strips = t_scales.shape[0] + (e > 0)
+    return launch(
+        tile_kernel, (strips, blocks(k) * (t_scales.shape[1] // k)), tensors, *tensors,
+        m, k, e, width, x.stride(0), up.stride(0), dh.stride(0), codes.stride(0),
+        scales.stride(0), t_codes.stride(0), t_scales.stride(0), ROW=row, MODE=mode,
+        GROUPS=triton.next_power_of_2(e) if e else 0, POWER_OF_TWO=power_of_two,
+        num_warps=warps, maxnreg=128,
+    )  # fmt: skip
