@@ -197,6 +197,10 @@ class Rollout(Strict):
     on_alarm: Literal["stop", "warn"]
     vllm: dict[str, Any] = {}
     """More arguments of `vllm.LLM`, by its own names (`{async_scheduling: false}`)."""
+    scheduler: Literal["steady", "vllm"] = "steady"
+    """Whether vLLM's scheduler is asked about every completion in every step, or about those that
+    need more cache or may have ended: the others go on by themselves, the same tokens in less
+    time. Versions of vLLM that were not compared are asked about all."""
     sleep: bool | None = None
     """Give the engine's GPU memory to the update while nothing is written (vLLM in this process);
     the weights are then sent anew before every writing. null: where the engine's share, the trainer

@@ -25,6 +25,7 @@ from r1pipe.rollout.vllm_logprobs import (
     taken_by_batch,
 )
 from r1pipe.rollout.vllm_sleep import Sleeper
+from r1pipe.rollout.vllm_steady import Steady, steadily
 from r1pipe.rollout.vllm_stopping import drain, forget_prefixes, stopped
 from r1pipe.rollout.vllm_support import (
     batch_options,
@@ -34,6 +35,7 @@ from r1pipe.rollout.vllm_support import (
     on_gpu,
     plain_errors,
     process_unchanged,
+    replaced,
     require_head_size,
     require_rotary_size,
     require_vllm,
@@ -179,8 +181,12 @@ class VllmEngine(WritingEngine):
             if on_rows is not None:
                 on_rows([(row, cut(list(out.outputs[0].token_ids), ends))])
 
-        with taken_by_batch(self._llm.llm_engine) if logprobs else nullcontext() as taken:
-            outputs, unfinished = self._run(prompt_ids, params, on_done, told, stop)
+        engine = self._llm.llm_engine
+        with (
+            steadily(engine) if self.rollout.scheduler == "steady" else nullcontext() as steady,
+            taken_by_batch(engine) if logprobs else nullcontext() as taken,
+        ):
+            outputs, unfinished = self._run(prompt_ids, params, on_done, told, stop, steady)
         found = [out.outputs[0] for out in outputs]
         ids = [cut(list(out.token_ids), ends) for out in found]
         routes = [out.routed_experts for out in found] if self._routes else None
@@ -230,6 +236,7 @@ class VllmEngine(WritingEngine):
         on_done: OnDone | None,
         told: Callable[[int, Any], None] | None = None,
         stop: Stop | None = None,
+        steady: Steady | None = None,
     ) -> tuple[list[Any], list[int]]:
         """Return the request of every prompt, in order, and the numbers of those cut off by `stop`.
 
@@ -257,6 +264,8 @@ class VllmEngine(WritingEngine):
                         on_done(len(found))
                     if stop is not None and stop():
                         left = [name for name in asked if name not in found]
+                        if steady is not None:
+                            steady.flush(engine.output_processor.request_states)
                         found |= stopped(engine, left)
                         unfinished = [numbers[name] for name in left]
                         engine.abort_request(left)
@@ -311,11 +320,8 @@ class VllmEngine(WritingEngine):
             loaded.update(found or ())
             return found
 
-        model.load_weights = load_weights
-        try:
+        with replaced(model, load_weights=load_weights):
             yield loaded
-        finally:
-            del model.load_weights
 
     def _fill_own_head(self) -> None:
         """Read the checkpoint again for an output head that it has as the embedding alone.

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from r1pipe.rollout.vllm_support import replaced
+
 Values = dict[str, list[float]]
 """Of each request, by vLLM's own name of it, the log-probability of every token drawn for it."""
 
@@ -39,11 +41,8 @@ def taken_by_batch(engine: Any) -> Iterator[Values | None]:
                     values[name].append(value)
         return plain(scheduled, output)
 
-    scheduler.update_from_output = update_from_output
-    try:
+    with replaced(scheduler, update_from_output=update_from_output):
         yield values
-    finally:
-        del scheduler.update_from_output
 
 
 def by_name(taken: Values, names: Sequence[str], tokens: Sequence[int]) -> list[list[float]]:
@@ -75,11 +74,8 @@ def scaled_logits(model: Any, temperature: float) -> Iterator[None]:
         logits = plain(*args, **kwargs)  # None where another part of the engine has them
         return None if logits is None else logits.float() / temperature
 
-    model.compute_logits = compute_logits
-    try:
+    with replaced(model, compute_logits=compute_logits):
         yield
-    finally:
-        del model.compute_logits
 
 
 def seeds_requests(runner: Any) -> bool:

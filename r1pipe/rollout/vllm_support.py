@@ -217,6 +217,22 @@ def uncompiled(eager: bool) -> Any:
 
 
 @contextmanager
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Give an object other attributes for a while; what it had of its own comes back."""
+    before = {name: vars(owner)[name] for name in values if name in vars(owner)}
+    for name, value in values.items():
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                setattr(owner, name, before[name])
+            else:
+                delattr(owner, name)
+
+
+@contextmanager
 def process_unchanged() -> Iterator[None]:
     """Undo what vLLM does to the process it starts in: it seeds every random generator, on a GPU
     it sets the precision of float32 products, on a CPU it takes the setting of threads away."""

@@ -65,8 +65,12 @@ def grouped_experts(
 
     Tokens are sorted by expert, and each expert's rows are one group of a grouped product. As
     transformers' `grouped_mm`, without its passes for experts on other ranks; nothing here waits
-    for the GPU.
+    for the GPU. Autocast knows nothing of grouped products, which in float32 are a loop over the
+    experts that reads their loads on the host: so its dtype is taken here.
     """
+    device, dtype = hidden_TD.device.type, gate_up_EJD.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
     top_k, experts = experts_TK.shape[1], gate_up_EJD.shape[0]
     sorted_S, sort_S = experts_TK.reshape(-1).sort()
     back_S = torch.empty_like(sort_S)
@@ -74,8 +78,8 @@ def grouped_experts(
     counted = sorted_S.int() if sorted_S.is_cuda else sorted_S.float()
     load_E = torch.histc(counted, bins=experts, min=0, max=experts - 1)
     offsets_E = load_E.cumsum(dim=0, dtype=torch.int32)
-    rows_SD: Any = SortedRows.apply(hidden_TD, sort_S, back_S, top_k)
-    gate_SI, up_SI = _grouped_linear(rows_SD, gate_up_EJD, offsets_E).chunk(2, dim=-1)
-    out_SD = _grouped_linear(gated(activation, gate_SI, up_SI), down_EDI, offsets_E)
+    rows_SD: Any = SortedRows.apply(hidden_TD.to(dtype), sort_S, back_S, top_k)
+    gate_SI, up_SI = _grouped_linear(rows_SD, gate_up_EJD.to(dtype), offsets_E).chunk(2, dim=-1)
+    out_SD = _grouped_linear(gated(activation, gate_SI, up_SI), down_EDI.to(dtype), offsets_E)
     summed: Any = WeightedSum.apply(out_SD, gates_TK, sort_S, back_S)
     return summed.to(hidden_TD.dtype)
