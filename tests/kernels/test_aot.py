@@ -16,6 +16,7 @@ from r1pipe_kernels.gemm import gluon_sm90, launch, tiles
 from r1pipe_kernels.grouped import gluon_sm90 as grouped
 from r1pipe_kernels.quantise import gluon_nvidia as quantise
 from r1pipe_kernels.quantise import packed_sm90 as packed
+from r1pipe_kernels.quantise import pipelined_sm90 as pipelined
 from r1pipe_kernels.quantise import triton_impl as twins
 from r1pipe_kernels.testing import aot
 
@@ -142,6 +143,19 @@ def test_packed_quantisers_of_bf16(row, mode, ctas, power_of_two):
         **geometry._asdict(), grid=(1,),
     )  # fmt: skip
     fits(kernel, geometry.num_warps, ctas)
+
+
+@pytest.mark.parametrize("power_of_two", [False, True])
+@pytest.mark.parametrize("mode", [packed.SILU, packed.SILU_BACKWARD])
+def test_pipelined_quantisers(mode, power_of_two):
+    x, n = torch.empty(M, K, dtype=torch.bfloat16), mode * K
+    tile, shape = described(x, (128, 128)), pipelined.PIPELINES[mode]
+    kernel = pipelined.pipelined_kernel.warmup(
+        tile, tile, tile, codes(M, n), torch.empty(n // 128, M), codes(n, M), torch.empty(32, n),
+        M, K, 4, 32, 16, n, M, M, n, MODE=mode, POWER_OF_TWO=power_of_two,
+        **shape.geometry._asdict(), grid=(1,),
+    )  # fmt: skip
+    fits(kernel, shape.geometry.num_warps, shape.ctas)
 
 
 @pytest.mark.parametrize("row", [False, True])

@@ -47,8 +47,9 @@ def launches(monkeypatch):
     monkeypatch.setenv(backend.VARIABLE, "gluon")
     from r1pipe_kernels.gemm import launch
     from r1pipe_kernels.grouped import launch as grouped_launch
+    from r1pipe_kernels.quantise import pipelined_sm90
 
-    for module in (launch, grouped_launch):
+    for module in (launch, grouped_launch, pipelined_sm90):
         monkeypatch.setattr(module, "processors", lambda index: 132)
     forget()
     yield seen
@@ -187,7 +188,10 @@ def test_each_layout_goes_to_a_kernel_that_takes_it(launches, slow_paths):
     assert used(lambda: quantise.quantise_both(x)) == "bf16_kernel"
     assert used(lambda: quantise.quantise_both(shifted)) == "tile_kernel"
     assert used(lambda: quantise.silu_mul_quantise(x[:64], shifted[:64])) == "tile_kernel"
-    assert used(lambda: quantise.silu_mul_backward_quantise(x, x, x)) == "bf16_kernel"
+    assert used(lambda: quantise.silu_mul_quantise(x, x)) == "pipelined_kernel"
+    assert used(lambda: quantise.silu_mul_backward_quantise(x, x, x)) == "pipelined_kernel"
+    again = x[:1].expand(300, 256)  # one row many times: nothing to describe to the copy engine
+    assert used(lambda: quantise.silu_mul_backward_quantise(again, x, x)) == "bf16_kernel"
     assert used(lambda: quantise.quantise_columns(x.float())) == "fp32_kernel"
     assert used(lambda: quantise.silu_mul_quantise(x.float(), x.float())) == "tile_kernel"
     assert used(lambda: quantise.quantise_columns(x.half())) == "tile_kernel"

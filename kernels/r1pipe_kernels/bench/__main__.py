@@ -134,6 +134,7 @@ def quantisers() -> None:
     print("| | us | TB/s | of copy | spread |\n|---|--:|--:|--:|--:|")
     m, k = 32768, 7168
     x = [torch.randn(m, k, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+    gated = [torch.randn(m, k // 2 * 3, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
     w = [torch.randn(18432, 7168, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
     scale = 4 / 128
     cases = {
@@ -144,6 +145,11 @@ def quantisers() -> None:
             lambda t: q.silu_mul_quantise(*t.chunk(2, 1)),
             x,
             (4 + 2 + 2 * scale) / 2,
+        ),
+        "gradients of silu * mul, both": (
+            lambda t: q.silu_mul_backward_quantise(*t.chunk(3, 1)),
+            gated,
+            (6 + 4 + 4 * scale) / 3,
         ),
         "weight, both": (q.quantise_weight, w, 4.0),
     }

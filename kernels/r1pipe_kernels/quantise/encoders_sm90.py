@@ -120,8 +120,18 @@ def larger_halves(a, b):
 
 
 @gluon.jit
-def larger(a, b):
-    return gl.maximum(a, b)
+def larger_magnitude(a, b):
+    """The larger magnitude of fp32; NaN if one is."""
+    return gl.inline_asm_elementwise(
+        "{.reg .f32 p, q; abs.f32 p, $1; abs.f32 q, $2; max.NaN.f32 $0, p, q;}", "=f,f,f", [a, b],
+        dtype=gl.float32, is_pure=True, pack=1,
+    )  # fmt: skip
+
+
+@gluon.jit
+def larger_magnitudes(a, b, c, d):
+    """Of a and c, and of b and d."""
+    return larger_magnitude(a, c), larger_magnitude(b, d)
 
 
 @gluon.jit
@@ -239,13 +249,13 @@ def word_amax(x, board, ROW: gl.constexpr):
 @gluon.jit
 def split_amax(even, odd, board, ROW: gl.constexpr):
     """`word_amax` of even and odd columns in fp32, [128, 64] each."""
-    even_bits = even.to(gl.int32, bitcast=True) & 0x7FFFFFFF
-    odd_bits = odd.to(gl.int32, bitcast=True) & 0x7FFFFFFF
-    # Rows first: otherwise the assembler keeps some words of the tile on the stack.
+    # Magnitudes are taken while comparing, not kept: they would need as many registers as the tile.
     if ROW:
-        board.slice(128, 128).store(gl.reduce(gl.maximum(even_bits, odd_bits), 1, larger))
-    board.slice(0, 64).store(gl.reduce(even_bits, 0, larger))
-    board.slice(64, 64).store(gl.reduce(odd_bits, 0, larger))
+        amax = gl.reduce(larger_magnitude(even, odd), 1, larger_magnitude)
+        board.slice(128, 128).store(amax.to(gl.int32, bitcast=True))
+    even, odd = gl.reduce((even, odd), 0, larger_magnitudes)
+    board.slice(0, 64).store(even.to(gl.int32, bitcast=True))
+    board.slice(64, 64).store(odd.to(gl.int32, bitcast=True))
 
 
 @gluon.jit
@@ -304,3 +314,24 @@ def row_codes_of(even, odd, board, wide: gl.constexpr, SPLIT: gl.constexpr):
         return gl.inline_asm_elementwise(
             ROWS, "=r,r,r,f,f", [even, inverse], dtype=gl.int16, is_pure=False, pack=2
         )
+
+
+@gluon.jit
+def write_codes(
+    even, odd, board, row_codes, row_scales, col_codes, col_scales, mb, kb, M, K,
+    row_stride, row_scale_stride, col_stride, col_scale_stride,
+    ROW: gl.constexpr, SPLIT: gl.constexpr, POWER_OF_TWO: gl.constexpr,
+    wide: gl.constexpr, turned: gl.constexpr, tall: gl.constexpr, num_warps: gl.constexpr,
+):  # fmt: skip
+    """Codes and scales of tile (mb, kb), whose largest magnitudes are on the board, to memory; the
+    tile in fp32 with SPLIT, else words."""
+    divide(
+        board, row_scales, col_scales, mb, kb, M, K, row_scale_stride, col_scale_stride,
+        ROW, True, POWER_OF_TWO, num_warps,
+    )  # fmt: skip
+    first, second = column_codes(even, odd, board, turned, SPLIT)
+    store_columns(col_codes, first, kb * 128, mb, col_stride, M, K, 2, tall)
+    store_columns(col_codes, second, kb * 128 + 1, mb, col_stride, M, K, 2, tall)
+    if ROW:
+        codes = row_codes_of(even, odd, board, wide, SPLIT)
+        store_rows(row_codes, codes, mb, kb, row_stride, M, K, wide)

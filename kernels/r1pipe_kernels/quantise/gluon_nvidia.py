@@ -1,7 +1,7 @@
 """Both layouts of 1 x 128 quantisation from one read, in Gluon, bitwise equal to `reference`.
 
-`packed_sm90` has faster kernels for bf16 and fp32 without groups; groups, fp16 and rows that start
-inside a word of 16 bytes have theirs here.
+`pipelined_sm90` and `packed_sm90` have faster kernels for bf16 and fp32 without groups; groups,
+fp16 and rows that start inside a word of 16 bytes have theirs here.
 
 Triton's compiler spreads the few scales of a tile over all threads, each of which then divides for
 itself; dividing costs more than everything else here. With layouts written out, a tile's 128
@@ -25,7 +25,7 @@ from r1pipe_kernels.formats import (
 from r1pipe_kernels.launching import Launch, launch
 from r1pipe_kernels.repeats import Repeats
 
-from . import packed_sm90
+from . import packed_sm90, pipelined_sm90
 from .encoders_sm90 import scale_of
 from .packed_sm90 import PLAIN, SILU, SILU_BACKWARD
 
@@ -261,9 +261,11 @@ def columns(
         key = _repeats.key(tensors, row, mode, power_of_two)
         if _repeats.launched(key, tensors):
             return codes, scales, t_codes, t_scales
-        if not e and packed_sm90.takes((x, up, dh), mode):
-            outputs = (codes, scales, t_codes, t_scales)
-            again = packed_sm90.start(tensors, (x, up, dh), outputs, row, mode, power_of_two)
+        inputs, outputs = (x, up, dh), (codes, scales, t_codes, t_scales)
+        if not e and row and pipelined_sm90.takes(inputs, mode):
+            again = pipelined_sm90.start(tensors, inputs, outputs, mode, power_of_two)
+        elif not e and packed_sm90.takes(inputs, mode):
+            again = packed_sm90.start(tensors, inputs, outputs, row, mode, power_of_two)
         else:
             again = _start(tensors, row, mode, e, width, power_of_two)
         _repeats.keep(key, again)

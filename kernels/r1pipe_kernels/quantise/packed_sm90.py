@@ -19,8 +19,8 @@ from .encoders_sm90 import (
     factors,
     four,
     gate_gradient,
-    larger,
     larger_halves,
+    larger_magnitude,
     load_words,
     row_codes_of,
     scale_of,
@@ -31,6 +31,7 @@ from .encoders_sm90 import (
     tile_layout,
     up_gradient,
     word_amax,
+    write_codes,
 )
 
 PLAIN, SILU, SILU_BACKWARD = 0, 1, 2
@@ -87,16 +88,11 @@ def bf16_kernel(
         split_amax(even, odd, board, ROW)
         kb += half * (K // 128)
         N = 2 * K
-    divide(
-        board, row_scales, col_scales, mb, kb, M, N, row_scale_stride, col_scale_stride,
-        ROW, True, POWER_OF_TWO, num_warps,
+    write_codes(
+        even, odd, board, row_codes, row_scales, col_codes, col_scales, mb, kb, M, N,
+        row_stride, row_scale_stride, col_stride, col_scale_stride,
+        ROW, MODE > 0, POWER_OF_TWO, wide, turned, tall, num_warps,
     )  # fmt: skip
-    first, second = column_codes(even, odd, board, turned, MODE > 0)
-    store_columns(col_codes, first, kb * 128, mb, col_stride, M, N, 2, tall)
-    store_columns(col_codes, second, kb * 128 + 1, mb, col_stride, M, N, 2, tall)
-    if ROW:
-        codes = row_codes_of(even, odd, board, wide, MODE > 0)
-        store_rows(row_codes, codes, mb, kb, row_stride, M, N, wide)
 
 
 @gluon.jit(do_not_specialize=["M"])
@@ -120,10 +116,11 @@ def fp32_kernel(
     mask = (rows < M - mb * 128)[:, None] & (columns < K - kb * 128)
     corner = x_ptr + (mb * 128).to(gl.int64) * stride_m + kb * 128
     x = gl.load(corner + (rows * stride_m)[:, None] + columns, mask=mask, other=0.0)
-    bits = x.to(gl.int32, bitcast=True) & 0x7FFFFFFF
-    board.slice(0, 128).store(gl.reduce(bits, 0, larger))
+    amax = gl.reduce(x, 0, larger_magnitude)
+    board.slice(0, 128).store(amax.to(gl.int32, bitcast=True))
     if ROW:
-        board.slice(128, 128).store(gl.reduce(bits, 1, larger))
+        amax = gl.reduce(x, 1, larger_magnitude)
+        board.slice(128, 128).store(amax.to(gl.int32, bitcast=True))
     divide(
         board, row_scales, col_scales, mb, kb, M, K, row_scale_stride, col_scale_stride,
         ROW, False, POWER_OF_TWO, num_warps,

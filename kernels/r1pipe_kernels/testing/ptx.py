@@ -1,8 +1,9 @@
 """Runs the PTX of a compiled kernel on the CPU, a CTA at a time, all of its threads in lockstep.
 
-Enough of PTX for straight code with branches that a whole CTA takes, shared memory, shuffles and
-matrix moves. It sees what a twin in torch cannot: layouts, addresses, masks, the order of bytes,
-writes outside of tensors, and warps that touch the same shared memory without a barrier between.
+Enough of PTX for straight code with branches that a whole CTA takes, shared memory, shuffles,
+matrix moves and copies of swizzled tiles, which are there at once. It sees what a twin in torch
+cannot: layouts, addresses, masks, the order of bytes, writes outside of tensors, warps that touch
+the same shared memory without a barrier between, and reads of a tile that nobody waited for.
 Approximate instructions (ex2, rcp) are rounded as numpy does, not as the hardware.
 """
 
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from r1pipe_kernels.launching import Matrix
 
 TYPES = {
     "b32": np.uint32, "u32": np.uint32, "s32": np.int32, "f32": np.float32, "b64": np.uint64,
@@ -33,7 +36,7 @@ COMPARE = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal,
 }  # fmt: skip
-NOBODY, SEVERAL = -1, -2
+NOBODY, SEVERAL, COPY = -1, -2, -3
 SHARED = 232448
 GUARD = 256
 """Bytes between tensors that nothing may write."""
@@ -74,18 +77,21 @@ class Cta:
 
     def __init__(
         self, program: Program, memory: np.ndarray, arguments: dict[str, int],
-        index: Sequence[int], grid: Sequence[int],
+        matrices: dict[int, tuple[int, Matrix]], index: Sequence[int], grid: Sequence[int],
     ) -> None:  # fmt: skip
         self.program, self.memory, self.arguments = program, memory, arguments
-        self.threads = program.threads
+        self.matrices, self.threads = matrices, program.threads
         self.registers: dict[str, np.ndarray] = {}
         self.special = {"%tid.x": np.arange(self.threads), "global_smem": 0}
+        self.special |= {name: at for name, at in arguments.items() if at in matrices}
         for axis, at, size in zip("xyz", index, grid, strict=True):
             self.special |= {f"%ctaid.{axis}": at, f"%nctaid.{axis}": size}
         self.shared = np.full(SHARED, 0xCD, np.uint8)
         # Which warp wrote and read each byte since the last barrier.
         self.writer = np.full(SHARED, NOBODY)
         self.reader = np.full(SHARED, NOBODY)
+        # Of each barrier of copies: bytes to come, where bytes came, how often one has waited.
+        self.copies: dict[int, tuple[int, list[np.ndarray], int]] = {}
 
     def run(self) -> None:
         at = 0
@@ -137,7 +143,9 @@ class Cta:
         dtype = TYPES.get(more[-1]) if more else None
         special = getattr(self, f"_{head}", None)
         if head == "bar":
-            self.writer[:] = self.reader[:] = NOBODY
+            self.writer[self.writer != COPY] = self.reader[:] = NOBODY
+        elif head == "fence":
+            pass
         elif special:
             special(more, names, active, dtype)
         elif "u16x2" in more:
@@ -201,9 +209,55 @@ class Cta:
             self.put(names[0], self.get(names[1], dtype).astype(TYPES[more[-2]]), active)
 
     def _shfl(self, more, names, active, dtype) -> None:
-        assert more[1] == "bfly", more
-        lane = np.arange(self.threads) ^ int(names[2])
+        lane = np.arange(self.threads)
+        lane = lane ^ int(names[2]) if more[1] == "bfly" else lane // 32 * 32 + int(names[2])
         self.put(names[0], self.get(names[1], dtype)[lane], active)
+
+    def _elect(self, more, names, active, dtype) -> None:
+        self.put(names[0].split("|")[1], np.arange(self.threads) % 32 == 0, active)
+
+    def _cvta(self, more, names, active, dtype) -> None:
+        self.put(names[0], self.get(names[1], np.uint64), active)
+
+    def _mbarrier(self, more, names, active, dtype) -> None:
+        place = int(self.address(next(name for name in names if name.startswith("[")))[0])
+        expected, arrived, waits = self.copies.get(place, (0, [], 0))
+        if "expect_tx" in more:
+            expected += active.sum() * int(names[2])
+        elif "try_wait" in more:
+            came = sum(map(np.size, arrived))
+            parity = int(self.get(names[2], np.uint32)[0])
+            assert expected == came > 0 and parity == waits % 2, "waits for what does not come"
+            for index in arrived:
+                self.writer[index] = NOBODY
+            expected, arrived, waits = 0, [], waits + 1
+            self.put(names[0], active, active)
+        self.copies[place] = expected, arrived, waits
+
+    def _cp(self, more, names, active, dtype) -> None:
+        """Copy boxes as wide as a swizzle of 128 bytes; what lies outside of a matrix is zero."""
+        assert "tensor" in more and "complete_tx::bytes" in "::".join(more), more
+        found = re.fullmatch(r"\[(.+?),\{(.+?),(.+?)\}\]", names[1])
+        assert found, names
+        bar, shared = int(self.address(names[2])[0]), self.address(names[0])
+        which, column, row = (self.get(name, np.int64) for name in found.groups())
+        for thread in np.flatnonzero(active):
+            start, matrix = self.matrices[which[thread]]
+            size, (height, width) = matrix.base.element_size(), matrix.shape
+            at = np.arange(matrix.block_shape[0])[:, None]
+            rows = int(row[thread].astype(np.int32)) + at
+            byte = int(column[thread].astype(np.int32)) * size + np.arange(128)
+            inside = (rows >= 0) & (rows < height) & (byte >= 0) & (byte < width * size)
+            source = start + rows * matrix.strides[0] * size + byte
+            index = shared[thread] + at * 128 + np.arange(128)
+            assert shared[thread] % 1024 == 0
+            index ^= (index >> 7 & 7) << 4
+            idle = (self.writer[index] == NOBODY) & (self.reader[index] == NOBODY)
+            assert idle.all(), "a copy to where a warp has read or written with no barrier between"
+            self.shared[index] = np.where(inside, self.memory[np.where(inside, source, 0)], 0)
+            self.writer[index] = COPY
+            expected, arrived, waits = self.copies.get(bar, (0, [], 0))
+            self.copies[bar] = expected, [*arrived, index], waits
 
     def _prmt(self, more, names, active, dtype) -> None:
         both = np.stack([self.get(name, np.uint32) for name in names[1:3]], 1).view(np.uint8)
@@ -299,8 +353,10 @@ def launch(
     Raises:
         AssertionError: the kernel races, or writes outside of the tensors it was given.
     """
-    compiled = kernel.warmup(*args, grid=grid, **constants)
-    storages = {a.untyped_storage().data_ptr(): a for a in args if isinstance(a, torch.Tensor)}
+    given = [arg.checked() if isinstance(arg, Matrix) else arg for arg in args]
+    compiled = kernel.warmup(*given, grid=grid, **constants)
+    bases = [arg.base if isinstance(arg, Matrix) else arg for arg in args]
+    storages = {a.untyped_storage().data_ptr(): a for a in bases if isinstance(a, torch.Tensor)}
     places, parts, size = {}, [], GUARD
     for start, tensor in storages.items():
         flat = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
@@ -312,19 +368,23 @@ def launch(
     for place, flat in parts:
         memory[place : place + len(flat)] = flat
         free[place : place + len(flat)] = False
-    signature, values = compiled.src.signature, []
-    for name, value in zip(kernel.arg_names, args, strict=False):
-        if isinstance(value, torch.Tensor):
-            start = value.untyped_storage().data_ptr()
-            value = places[start] + value.data_ptr() - start
-        if signature[name] != "constexpr":
-            values.append(value)
+    signature, values, matrices = compiled.src.signature, [], {}
+    for name, value, base in zip(kernel.arg_names, args, bases, strict=False):
+        if isinstance(base, torch.Tensor):
+            start = base.untyped_storage().data_ptr()
+            place = places[start] + base.data_ptr() - start
+        if isinstance(value, Matrix):
+            # Not a place in memory: what describes the matrix.
+            matrices[-1 - len(matrices)] = place, value
+            values += [-len(matrices), *value.shape, *value.strides]
+        elif signature[name] != "constexpr":
+            values.append(place if isinstance(value, torch.Tensor) else value)
     program = Program(compiled.asm["ptx"])
     # The last two are scratch memory, which these kernels have none of.
     arguments = dict(zip(program.parameters, [*values, 0, 0], strict=True))
     grid = (*grid, 1, 1)[:3]
     for index in np.ndindex(*reversed(grid)):
-        Cta(program, memory, arguments, index[::-1], grid).run()
+        Cta(program, memory, arguments, matrices, index[::-1], grid).run()
     assert (memory[free] == 0xA5).all(), "a write outside of the tensors"
     for place, flat in parts:
         flat[:] = memory[place : place + len(flat)]
