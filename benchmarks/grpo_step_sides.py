@@ -20,6 +20,8 @@ from typing import Any
 SETTING: dict[str, Any] = {}
 """What grpo_step.py asks for; see `Setting` there."""
 ANSWERS: Any = None
+MARGIN = 0.15
+"""Share of the GPU's memory below which a side gives back what it keeps for its next step."""
 
 
 def main() -> None:
@@ -219,7 +221,9 @@ class Watch:
         phases = {name: found[name] - self.totals.get(name, 0.0) for name in found}
         figures = memory_figures()
         if torch.cuda.is_available() and SETTING["shared"]:
-            torch.cuda.empty_cache()  # the other side's turn, on the same GPU
+            free, whole = torch.cuda.mem_get_info()
+            if free < MARGIN * whole:  # the other side's turn, on the same GPU
+                torch.cuda.empty_cache()
         tokens = self.clock.tokens - self.tokens
         return {**taken, "phases": phases, "tokens": tokens, **figures}
 

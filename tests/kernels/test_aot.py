@@ -130,8 +130,8 @@ def fits(kernel, warps, ctas):
     [
         (True, packed.PLAIN, 4),
         (False, packed.PLAIN, 5),
-        (True, packed.SILU, 2),
-        (True, packed.SILU_BACKWARD, 2),
+        (True, packed.SILU, 3),
+        (True, packed.SILU_BACKWARD, 3),
     ],
 )
 def test_packed_quantisers_of_bf16(row, mode, ctas, power_of_two):

@@ -207,22 +207,32 @@ def cut(tile, columns):
 
 
 @gluon.jit
-def cut_tail(ring, slot, phase, columns, WG: gl.constexpr):
-    """Zero what a stage holds of the next group. Every warpgroup cuts B, with equal results: that
-    is cheaper than to wait for the one that would do it for all."""
+def cut_tail(ring, done, tails, slot, phase, columns, WG: gl.constexpr):
+    """Zero what a stage holds of the next group: every warpgroup its strip of A, the first one B.
+
+    `done` has a barrier for each of the last STAGES tails, `tails` counts them: the first
+    warpgroup is ahead of the others by no more tails than there are stages to hold them.
+    """
     mbarrier.wait(ring.full.index(slot), phase)
     cut(ring.a.index(slot * ring.STRIPS + WG), columns)
-    cut(ring.b.index(slot), columns)
-    fence_async_shared()
+    bar = done.index(tails % ring.STAGES)
+    if WG == 0:
+        cut(ring.b.index(slot), columns)
+        fence_async_shared()
+        mbarrier.arrive(bar, count=1)
+    else:
+        fence_async_shared()
+        mbarrier.wait(bar, (tails // ring.STAGES) & 1)
 
 
 @gluon.jit
 def reduce_multiplier(
-    ring, offsets, E, c_ptr, M, N, num_m, num_n, c_stride, c_group,
+    ring, done, offsets, E, c_ptr, M, N, num_m, num_n, c_stride, c_group,
     WG: gl.constexpr, ADD: gl.constexpr,
 ):  # fmt: skip
     slot = 0
     phase = 0
+    tails = 0
     per_group = num_m * num_n
     for tile in range(gl.program_id(0), E * per_group, gl.num_programs(0)):
         group = tile // per_group
@@ -234,7 +244,8 @@ def reduce_multiplier(
         whole = tokens // BK
         acc, slot, phase = multiply_tile(ring, c_ptr, 1, slot, phase, whole, WG)
         if whole < num_k:
-            cut_tail(ring, slot, phase, tokens - whole * BK, WG)
+            cut_tail(ring, done, tails, slot, phase, tokens - whole * BK, WG)
+            tails += 1
             acc, slot, phase = multiply_onto(ring, acc, c_ptr, 1, slot, phase, 1, WG)
         out = c_ptr + group.to(gl.int64) * c_group
         if not ADD or num_k > 0:
@@ -249,16 +260,20 @@ def reduce_kernel(
 ):  # fmt: skip
     """a [M, T], b [N, T], c fp32 [E, M, N]; scales of both [blocks of all groups, M or N]."""
     ring = make_ring(a_desc, b_desc, s_desc, v_desc, STRIPS, BN, STAGES, True, False)
+    done = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(STAGES):
+        mbarrier.init(done.index(i), count=1)
+    fence_async_shared()
     num_m = gl.cdiv(M, STRIPS * STRIP)
     num_n = gl.cdiv(N, BN)
     gl.warp_specialize(
         [
-            (reduce_multiplier, (ring, offsets, E, c_ptr, M, N, num_m, num_n, c_stride, c_group,
-                                 0, ADD)),
-            (reduce_multiplier, (ring, offsets, E, c_ptr, M, N, num_m, num_n, c_stride, c_group,
-                                 1, ADD)),
-            (reduce_multiplier, (ring, offsets, E, c_ptr, M, N, num_m, num_n, c_stride, c_group,
-                                 2, ADD)),
+            (reduce_multiplier, (ring, done, offsets, E, c_ptr, M, N, num_m, num_n, c_stride,
+                                 c_group, 0, ADD)),
+            (reduce_multiplier, (ring, done, offsets, E, c_ptr, M, N, num_m, num_n, c_stride,
+                                 c_group, 1, ADD)),
+            (reduce_multiplier, (ring, done, offsets, E, c_ptr, M, N, num_m, num_n, c_stride,
+                                 c_group, 2, ADD)),
             (reduce_copier, (ring, offsets, E, a_desc, b_desc, s_desc, v_desc, num_m, num_n)),
         ],
         [4, 4, 1], [REGS, REGS, 40],

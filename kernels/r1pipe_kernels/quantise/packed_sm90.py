@@ -191,11 +191,10 @@ BOTH = Geometry(16, 4, 2, 4, True, 4, 128)
 # Eight threads have a whole line of column codes: nothing to exchange, and five CTAs.
 COLUMNS_ONLY = Geometry(16, 4, 8, 1, False, 4, 96)
 WEIGHTS = BOTH
-# Words of gate and up and two products of each: two CTAs.
-SILU_BOTH = Geometry(16, 4, 2, 4, True, 4, 255)
-# Words of gate, up and dh: half as many a thread, else some stay on the stack.
-GRADIENTS = Geometry(8, 4, 2, 8, True, 8, 128)
-FP32 = Geometry(16, 4, 8, 1, False, 8, 128)
+# What `pipelined_sm90` does not take. Words of gate and up and two products of each: three CTAs.
+SILU_BOTH = Geometry(16, 4, 8, 1, False, 4, 168)
+GRADIENTS = Geometry(16, 4, 2, 4, True, 4, 168)
+FP32 = Geometry(16, 4, 4, 2, False, 8, 128)
 BAND = 8
 """Tiles one below the other that run together."""
 

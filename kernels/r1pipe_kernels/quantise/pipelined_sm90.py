@@ -155,9 +155,10 @@ class Pipeline(NamedTuple):
 
 
 PIPELINES: dict[int, Pipeline | None] = {
-    SILU: Pipeline(Geometry(16, 4, 8, 1, False, 4, 168), 3),
-    SILU_BACKWARD: Pipeline(Geometry(8, 4, 8, 2, False, 8, 128), 2),
+    SILU: Pipeline(Geometry(8, 4, 8, 2, False, 8, 128), 2),
+    SILU_BACKWARD: Pipeline(Geometry(8, 4, 4, 4, False, 8, 128), 2),
 }
+"""The fastest of twelve on an H200, by 4 % and 1 %."""
 BAND = 4
 """Tiles one below the other that run together, where their number allows."""
 
