@@ -110,9 +110,12 @@ class Steady:
             finally:
                 self.joining = ()
                 now = scheduler.running
-        known = {id(request) for request in asked}
-        running = [request for request in everyone if request.status is self.running_status]
-        scheduler.running = running + [request for request in now if id(request) not in known]
+        if batch.preempted_req_ids:
+            everyone = [request for request in everyone if request.status is self.running_status]
+            known = {id(request) for request in asked}
+            scheduler.running = everyone + [each for each in now if id(each) not in known]
+        else:
+            scheduler.running = everyone + now[len(asked) :]
         return self._noted(batch)
 
     def join(self, batch: Any) -> None:
