@@ -201,6 +201,10 @@ class Rollout(Strict):
     """Whether vLLM's scheduler is asked about every completion in every step, or about those that
     need more cache or may have ended: the others go on by themselves, the same tokens in less
     time. Versions of vLLM that were not compared are asked about all."""
+    measure_raw: bool | None = None
+    """Write the second batch of a run once more with vLLM alone, without log-probabilities and
+    rewards, and log the speed of writing as a share of that (vLLM in this process). null: on a
+    GPU."""
     sleep: bool | None = None
     """Give the engine's GPU memory to the update while nothing is written (vLLM in this process);
     the weights are then sent anew before every writing. null: where the engine's share, the trainer

@@ -80,6 +80,7 @@ def panels(stage: StageRecord) -> list[Panel]:
         ("mismatch/ess", "effective sample size of the importance weights, share", {}),
         ("tokens_per_second", "tokens a second", {}),
         ("generated_tokens_per_second", "tokens written a second of writing", {}),
+        ("share_of_raw_speed", "that speed over the engine's alone", {}),
     ]
     found = []
     for key, title, options in single:

@@ -20,6 +20,7 @@ from r1pipe.rollout.engine import SampledTokens
 from r1pipe.rollout.vllm_engine import Beside, VllmEngine
 from r1pipe.rollout.vllm_fp8 import is_fp8
 from r1pipe.rollout.vllm_sleep import Sleeper, sleeps
+from r1pipe.rollout.vllm_support import on_gpu
 from r1pipe.schema import Load, Rollout, Sampling
 from r1pipe.stages.guards import KEPT
 from r1pipe.stages.rollouts import decoding_dtype
@@ -67,7 +68,7 @@ class ColocatedVllm:
         )
         self.engine = VllmEngine(rollout, reference, load, beside)
         self.engine.extra = more_sampling(trainer)
-        self._checked, self._calls = -1, 0
+        self._checked, self._calls, self._written = -1, 0, 0
         # Seeding and loading take different times; the first collective of the trainer must not.
         trainer.accelerator.wait_for_everyone()
 
@@ -120,6 +121,7 @@ class ColocatedVllm:
             if empty:
                 trainer._metrics["train"]["rollout/empty"].append(empty)
             self._check(prompt_ids, written)
+            self._measure_raw(prompt_ids, sampling)
             if rollout.logprobs == "rescore":
                 values = self.engine.score(prompt_ids, written.ids, trainer.temperature)
                 written = SampledTokens(written.ids, values, unfinished=written.unfinished)
@@ -192,6 +194,18 @@ class ColocatedVllm:
             raise StageFailed(f"{what} ({hint})")
         if trainer.accelerator.is_main_process:
             print(f"warning: step {step + 1}: {what}", file=sys.stderr, flush=True)
+
+    def _measure_raw(self, prompt_ids: list[list[int]], sampling: Sampling) -> None:
+        """Let the clock know, once, how fast the engine alone writes what it has just written.
+
+        It is the second batch's: in the first, kernels are compiled.
+        """
+        clock, wanted = self.trainer.clock, self.rollout.measure_raw
+        self._written += 1
+        wanted = on_gpu() if wanted is None else wanted
+        if wanted and self._written == 2 and self._group is None:
+            with clock.phase(CHECK):
+                clock.raw_speed = self.engine.raw_speed(prompt_ids, sampling)
 
     def compare(self, prompt_ids: Sequence[list[int]], written: SampledTokens) -> Agreement:
         """Return how the engine and the trainer agree on some of these completions, all ranks'."""

@@ -66,7 +66,7 @@ def split_timing(logs: dict[str, Any]) -> dict[str, Any]:
     for name, value in logs.items():
         if isinstance(value, float) and not math.isfinite(value):
             value = None
-        is_time = name.endswith(("_time", "_per_second", "runtime")) or name.startswith(
+        is_time = name.endswith(("_time", "_per_second", "_speed", "runtime")) or name.startswith(
             "profiling/"
         )
         (timing if is_time else values)[name] = value

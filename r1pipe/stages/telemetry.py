@@ -44,6 +44,8 @@ class PhaseClock:
         """Completion tokens written by this process."""
         self.hidden = 0.0
         """Seconds of rewards while something else went on; part of no phase."""
+        self.raw_speed: float | None = None
+        """Tokens a second that the engine writes alone, where that was measured."""
         self._since: dict[str, float] = defaultdict(float)
         self._tokens_since = 0
         self._hidden_since = 0.0
@@ -87,7 +89,11 @@ class PhaseClock:
         found = {f"{name}_time": seconds.get(name, 0.0) / max(steps, 1) for name in named}
         found = {name: round(value, 6) for name, value in found.items() if value}
         if tokens and seconds.get(GENERATE):
-            found["generated_tokens_per_second"] = round(tokens / seconds[GENERATE], 1)
+            rate = tokens / seconds[GENERATE]
+            found["generated_tokens_per_second"] = round(rate, 1)
+            if self.raw_speed:
+                found["raw_tokens_per_second"] = round(self.raw_speed, 1)
+                found["share_of_raw_speed"] = round(rate / self.raw_speed, 4)
         return found
 
 

@@ -88,6 +88,30 @@ def test_a_sequence_as_long_as_the_context_is_scored_but_for_its_end(tmp_path: P
         engine.close()
 
 
+def test_the_engines_own_speed_is_measured_once_and_changes_nothing(
+    tmp_path: Path, digits: None
+) -> None:
+    families.build("dense", tmp_path / "model")
+    found = {}
+    for measured in (True, False):
+        folder = tmp_path / str(measured)
+        context = families.grpo_context(folder, tmp_path / "model", {"measure_raw": measured})
+        grpo.run(context)
+        lines = (context.workdir / "metrics.jsonl").read_text().splitlines()
+        found[measured] = [json.loads(line) for line in lines]
+    for plain, own in zip(found[False], found[True], strict=True):
+        assert {k: v for k, v in plain.items() if k != "timing"} == {
+            k: v for k, v in own.items() if k != "timing"
+        }
+        assert "share_of_raw_speed" not in plain["timing"]
+    timings = [row["timing"] for row in found[True]]
+    assert ["share_of_raw_speed" in timing for timing in timings] == [False, True, True]
+    assert len({timing["raw_tokens_per_second"] for timing in timings[1:]}) == 1
+    for timing in timings[1:]:
+        rate, raw = (timing[f"{kind}_tokens_per_second"] for kind in ("generated", "raw"))
+        assert timing["share_of_raw_speed"] == pytest.approx(rate / raw, rel=1e-3)
+
+
 @pytest.mark.parametrize("logprobs", ["rescore", "none"])
 def test_every_source_of_log_probabilities_trains_and_the_seconds_add_up(
     logprobs: str, tmp_path: Path, digits: None
