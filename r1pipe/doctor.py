@@ -267,6 +267,20 @@ def check_vllm(packages: Packages, machine: Machine) -> Iterator[Finding]:
         yield Finding(name, "ok", f"{version}, {build}in TRL's range {supported}")
 
 
+def check_liger(packages: Packages, machine: Machine) -> Iterator[Finding]:
+    """Say on a machine with a GPU whether training has fused layers there."""
+    version, pin = packages.version("liger-kernel"), own_range("liger-kernel", "fused")
+    if version is None and machine.gpus:
+        detail = f"not installed (optional: pip install '{spell(pin)}'; quicker norms in training)"
+        yield Finding("liger-kernel", "ok", detail)
+    elif version is not None and not pin.specifier.contains(version, prereleases=True):
+        detail = f"{version} is outside r1pipe's range {spell_range(pin)}"
+        yield Finding("liger-kernel", "warn", detail, f"pip install '{spell(pin)}'")
+    elif version is not None:
+        detail = f"{version}, in r1pipe's range {spell_range(pin)}"
+        yield Finding("liger-kernel", "ok", detail)
+
+
 def check_requirements(packages: Packages) -> Iterator[Finding]:
     """Judge every library against r1pipe's ranges and against what it declares to need itself."""
     for pin in own_requirements():
@@ -307,6 +321,7 @@ def diagnose(packages: Packages, machine: Machine) -> list[Finding]:
         *check_requirements(packages),
         *check_antlr(packages),
         *check_vllm(packages, machine),
+        *check_liger(packages, machine),
         *(Finding(*line) for line in check_machine(machine)),
     ]
 

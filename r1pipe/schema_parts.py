@@ -91,6 +91,10 @@ class Load(Strict):
     is saved, optimised and sent holds. null: as `dtype` and `trainer.bf16` say."""
     fp8: Fp8 | None = None
     """Which layers `precision` converts; null: conf/model/hf.yaml's."""
+    fused: bool | None = None
+    """RMSNorm, rotary embedding and SwiGLU by liger-kernel's kernels, the rest as transformers has
+    it. null: on a CUDA GPU, where liger-kernel is installed and knows the model's kind, and weights
+    are not in shards; true: an error elsewhere; false: never."""
 
 
 class Lora(Strict):

@@ -159,6 +159,15 @@ def test_vllm_of_another_kind_of_machine_is_warned_about(site):
     assert site.findings()["vllm"].mend == "make clean && make vllm TORCH=cpu"
 
 
+def test_fused_layers_are_spoken_of_where_there_is_a_gpu(site):
+    assert "liger-kernel" not in site.findings()
+    found = site.findings(Machine(gpus=(H200,)))["liger-kernel"]
+    assert found.status == "ok" and "pip install 'liger-kernel>=0.8" in found.detail
+    for version, status in (("0.8.5", "ok"), ("0.7.0", "warn")):
+        site.install("liger-kernel", version)
+        assert site.findings()["liger-kernel"].status == status
+
+
 def test_vllm_of_another_torch_fails(site):
     site.install("vllm", "0.25.1", ["torch==2.11.0"])
     finding = site.findings()["vllm"]

@@ -26,6 +26,10 @@ def build_model(stage: PretrainStage, name: str) -> tuple[Any, Any]:
         from r1pipe.models.precision import apply_precision
 
         model = apply_precision(model, stage.load)
+    if stage.load.fused is not False:
+        from r1pipe.models.fused import apply_fused
+
+        model = apply_fused(model, stage.load)
     return model, tokenizer
 
 

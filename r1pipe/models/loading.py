@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from r1pipe.artifact import model_path
 from r1pipe.errors import Problem, UserError, did_you_mean
 from r1pipe.models.folder import Wanted, folder_problem
+from r1pipe.models.fused import apply_fused
 from r1pipe.models.precision import apply_precision
 from r1pipe.recipes import conf_dir
 from r1pipe.schema import Load, Lora
@@ -51,7 +52,7 @@ def load_causal_lm(reference: str | Path, load: Load | None = None, **changes: A
             **attention,
             **options,
         )
-    return apply_precision(model, load)
+    return apply_fused(apply_precision(model, load), load)
 
 
 def load_config(reference: str, load: Load) -> Any:

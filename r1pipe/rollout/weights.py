@@ -9,6 +9,8 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
+from r1pipe.models.fused import has_fused_forward
+
 STATIC_ANGLES = ("default", "linear", "yarn", "llama3")
 """Rotary embeddings whose angles depend on the position alone, not on how long the text is."""
 
@@ -36,7 +38,9 @@ def is_readable(model: Any, known: tuple[str, ...], hooks: tuple[Any, ...] = ())
     waiting = list(model.children())
     while waiting:
         module = waiting.pop()
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
+        if module._forward_hooks or module._forward_pre_hooks:
+            return False
+        if "forward" in module.__dict__ and not has_fused_forward(module):
             return False
         if isinstance(module, (nn.Linear, LoraLinear)):
             if not _is_plain(module):
