@@ -114,7 +114,7 @@ def _model(text: str, rollout: Rollout) -> Problem | None:
         return Problem("rollout.engine", what, hint)
     if found := re.search(r"(Head dimension \d+ is not supported by MLA|head_dim=\d+)", text):
         what = f"vLLM has no attention kernel for this model here: {found[1]}"
-        hint = "`rollout=compact`; vLLM's CPU MLA needs kv_lora_rank 512 and qk_rope_head_dim 64"
+        hint = "`rollout=compact`; vLLM's MLA takes kv_lora_rank 512 with qk_rope_head_dim 64"
         return Problem("rollout.engine", what, hint)
     if "attention backend found" in text or "MLA prefill backend found" in text:
         what = f"vLLM {installed_version()} has no attention kernel for this model here"
