@@ -63,6 +63,9 @@ class BesideServer(ColocatedVllm):
         engine.banned = None if opened["engine"] == "vllm" or pad in engine.end_ids else pad
         self._held = True
 
+    def _measure_raw(self, prompt_ids: list[list[int]], sampling: Sampling) -> None:
+        """Nothing: the engine is in another process, and others may be asking it."""
+
     def sync_weights(self) -> None:
         """Give the engine the trainer's weights; every rank has to call this."""
         with self.trainer.clock.phase(SYNC):
