@@ -85,7 +85,8 @@ def run_all(
     `timeout`: seconds of work, that is of CPU time and of sleeping; waiting for a core that others
     keep busy does not count, up to 5 times the limit. Slow calls share the cores evenly. Where they
     have kept a batch for 7 limits (of more than 1,024 calls: longer in proportion), each ends that
-    has had a tenth of its limit: 64 calls that hang in 1,024 end within 10 limits on 2 cores.
+    has had a core for a tenth of its limit, or time for three tenths: 64 calls that hang in 1,024
+    end within 10 limits on 2 cores.
 
     May be called from any thread and any process, forked ones too. Raises WorkersUnavailable where
     no process can be started, and RuntimeError where the function cannot be imported.

@@ -18,8 +18,9 @@ WALL_FACTOR = 5
 """A call ends after this many times its limit of running time, however busy the machine is."""
 PATIENCE, PATIENCE_CALLS = 7, 1024
 """A batch of up to 1,024 calls that slow ones keep for 7 limits is late, a larger one later."""
-GUARANTEED = 0.1
-"""Share of its limit that a call gets in a late batch: 64 that hang then end within 10 limits."""
+GUARANTEED, GUARANTEED_IDLE = 0.1, 0.3
+"""Shares of its limit that a call gets in a late batch, of a core and of time in which it has none:
+64 that hang then end within 10 limits, and one that the machine holds up for a moment does not."""
 
 
 class Batch(Channel):
@@ -61,21 +62,23 @@ class Batch(Channel):
 
 @dataclass(eq=False)
 class Task:
-    """One call; `worked` and `ran` are seconds: of work charged to it, of not being stopped."""
+    """One call; `worked`, `used`, `ran` are seconds: of work charged to it, of a core, of not being
+    stopped."""
 
     batch: Batch
     index: int
     arguments: bytes
     worked: float = 0.0
+    used: float = 0.0
     ran: float = 0.0
     deaths: int = 0
 
-    def add(self, seconds: float, waited: float) -> None:
-        """Count `seconds` more; `waited`: how long it has waited for a core since it began."""
+    def add(self, seconds: float, used: float, waited: float) -> None:
+        """Count `seconds` more; `used`, `waited`: how long it has had and awaited a core so far."""
         if self.ran > 0:  # what comes after the first quantum is slow
             self.batch.slow_seconds += seconds
         self.ran += seconds
-        self.worked = max(0.0, self.ran - waited)
+        self.worked, self.used = max(0.0, self.ran - waited), used
 
     def is_spent(self, now: float, cores: int) -> bool:
         """True where the call has had its limit, or its share of a batch that is late."""
@@ -86,7 +89,7 @@ class Task:
         patience = PATIENCE * limit * max(1.0, batch.count / PATIENCE_CALLS)
         spendable = (4 if batch.queued else 2) * limit * cores  # no haste before all have begun
         late = now - batch.started >= patience and batch.slow_seconds >= spendable
-        return late and self.worked >= GUARANTEED * limit
+        return late and (self.used >= GUARANTEED * limit or self.worked >= GUARANTEED_IDLE * limit)
 
 
 class Worker(Channel):
@@ -97,12 +100,13 @@ class Worker(Channel):
         self.pid, self.generation = pid, generation
         self.task: Task | None = None
         self.check_at = 0.0
-        self._since = self._waited = 0.0  # when it last began, and what it had waited at first
+        self._since = 0.0  # when it last began
+        self._used = self._waited = 0.0  # what it had used and waited before the call
 
     def begin(self, task: Task) -> None:
         self.task = task
-        task.worked = task.ran = 0.0
-        self._waited = seconds_waited(self.pid)
+        task.worked = task.used = task.ran = 0.0
+        self._used, self._waited = seconds_scheduled(self.pid)
         function = task.batch.function.encode()
         self.go_on(time.monotonic())
         self.send(CALL.pack(len(function), len(task.arguments)) + function + task.arguments)
@@ -115,8 +119,8 @@ class Worker(Channel):
     def charge(self, now: float) -> None:
         """Add the time since the last count to the call; what it waited for a core is no work."""
         if self.task is not None:
-            waited = seconds_waited(self.pid) - self._waited
-            self.task.add(now - self._since, waited)
+            used, waited = seconds_scheduled(self.pid)
+            self.task.add(now - self._since, used - self._used, waited - self._waited)
         self.go_on(now)
 
     def had(self) -> float:
@@ -137,13 +141,15 @@ class Worker(Channel):
         self.check_at = now + min(QUANTUM_S, max(0.002, left))
 
 
-def seconds_waited(pid: int) -> float:
-    """Return how long a process was ready to run while others had the core; 0 where unknown."""
+def seconds_scheduled(pid: int) -> tuple[float, float]:
+    """Return how long a process had a core, and how long it was ready while others had it; 0 where
+    that is not known."""
     try:
         with open(f"/proc/{pid}/schedstat", "rb") as file:
-            return int(file.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+            used, waited, *_ = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return used / 1e9, waited / 1e9
 
 
 def private_bytes(pid: int) -> int:
