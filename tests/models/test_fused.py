@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +21,7 @@ from r1pipe.models import fused
 from r1pipe.models.loading import hf_defaults, load_causal_lm
 from r1pipe.rollout.llama_step import fits
 from r1pipe.schema import Load
+from tests.interpreting import check_interpreted
 from tests.models.stock_models import KINDS, stock_model
 from tests.stages import tiny
 
@@ -289,17 +288,7 @@ def test_models_are_fused_where_they_are_loaded(liger, tmp_path: Path) -> None:
     reason="triton or liger-kernel is not installed",
 )
 def test_liger_s_kernels_interpreted_equal_transformers_layers() -> None:
-    here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    path = os.pathsep.join(sys.path)
-    run = subprocess.run(
-        [*command, str(here / "interpreted_fused.py")],
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+    check_interpreted(Path(__file__).with_name("interpreted_fused.py"))
 
 
 @pytest.mark.gpu

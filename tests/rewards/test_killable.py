@@ -12,6 +12,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from r1pipe.rewards import killable
 from r1pipe.rewards.killable import Done, Failed, TimedOut, WorkersUnavailable, run_all, shut_down
+from r1pipe.rewards.killable_tasks import Task
 
 HERE = str(Path(__file__).parent)
 ROOT = str(Path(killable.__file__).parents[2])
@@ -132,6 +135,17 @@ def test_64_hanging_calls_of_1024_do_not_add_up() -> None:
             assert outcome == Done(0.001)
         else:
             assert not isinstance(outcome, Done)
+
+
+@pytest.mark.parametrize(
+    ("used", "worked", "ends"),
+    [(0.0, 0.29, False), (0.0, 0.31, True), (0.09, 0.2, False), (0.11, 0.11, True)],
+)
+def test_a_late_batch_spares_what_had_no_core(used: float, worked: float, ends: bool) -> None:
+    batch = SimpleNamespace(timeout=1.0, count=1024, started=0.0, slow_seconds=99.0, queued=[1])
+    task = Task(cast(Any, batch), 0, b"", worked=worked, used=used, ran=worked)
+    assert task.is_spent(now=7.5, cores=2) is ends
+    assert not task.is_spent(now=6.5, cores=2)
 
 
 def test_slow_honest_calls_live_beside_those_that_hang() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -265,7 +264,7 @@ def test_versions_that_were_not_compared_keep_their_own_loop(
 ) -> None:
     world = World(config, False, False, 4, 40)
     monkeypatch.setattr(vllm_steady, "TESTED", ("0.1.",))
-    with steadily(world.engine()) as steady, nullcontext():
+    with steadily(world.engine()) as steady:
         assert steady is None
         assert "schedule" not in vars(world.scheduler)
 
