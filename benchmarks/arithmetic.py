@@ -4,7 +4,7 @@
     python benchmarks/arithmetic.py --recipe arithmetic_r1_zero
     python benchmarks/arithmetic.py --mini --out /tmp/mini       the same on a CPU, in a minute
     python benchmarks/arithmetic.py --no-run                     the tables of what is there
-    python benchmarks/arithmetic.py --at-once 3                  seeds side by side on one GPU
+    python benchmarks/arithmetic.py --at-once 2                  seeds side by side, a GPU each if there
     python benchmarks/arithmetic.py model=tiny model.size=m      overrides; here the dense control
 
 Every stage is an artifact under `--runs`: carry that folder to another machine, give the same
@@ -14,6 +14,7 @@ command, and it goes on. Writes `--out`.md and `--out`.png from these artifacts 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from arithmetic_bounds import error_bound, errors_of
 from arithmetic_costs import Cost, busy_minutes, cost_of
 from arithmetic_plots import write_curves
 
+from r1pipe.available import visible_gpus
 from r1pipe.data.sources import load_rows
 from r1pipe.report.collect import collect
 from r1pipe.report.records import Decoding, RunRecord
@@ -107,7 +109,16 @@ def run(asked: argparse.Namespace, seed: int) -> int:
     """Run one seed, or what is left of it; returns its exit code."""
     command = run_command(asked, seed)
     print(" ".join(command), file=sys.stderr, flush=True)
-    return subprocess.run(command, cwd=ROOT).returncode
+    return subprocess.run(command, cwd=ROOT, env=environment(asked, seed)).returncode
+
+
+def environment(asked: argparse.Namespace, seed: int) -> dict[str, str]:
+    """Return the environment of one seed's run: seeds side by side take the GPUs in turns."""
+    gpus = visible_gpus() or 0
+    if asked.at_once == 1 or gpus < 2:
+        return dict(os.environ)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": named[asked.seeds.index(seed) % gpus].strip()}
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -115,7 +126,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--recipe", default="arithmetic_r1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--at-once", type=int, default=1, help="seeds side by side on the GPU")
+    parser.add_argument("--at-once", type=int, default=1, help="seeds side by side")
     parser.add_argument("--runs", type=Path, help="folder of the runs (runs/RECIPE)")
     parser.add_argument("--out", type=Path, help="page and picture (docs/RECIPE)")
     parser.add_argument("--mini", action="store_true", help="a few steps of a tiny model")

@@ -138,7 +138,7 @@ def shape_setting(
         f"rollout.max_model_length={context}",
         f"rollout.gpu_memory_utilization={asked.share}",
         # Weights drawn at random: two ways of rounding part further than in a trained model.
-        *["rollout.on_alarm=warn"],
+        *["rollout.on_alarm=warn", "rollout.measure_raw=false"],
     ]
     stage = composed("config", [*overrides, *[f"stage.{each}" for each in asked.ours]], "grpo")
     mine = {"per_device_train_batch_size": asked.rows, "gradient_accumulation_steps": 1}

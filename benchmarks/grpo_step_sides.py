@@ -20,7 +20,7 @@ from typing import Any
 SETTING: dict[str, Any] = {}
 """What grpo_step.py asks for; see `Setting` there."""
 ANSWERS: Any = None
-MARGIN = 0.15
+MARGIN = 0.08
 """Share of the GPU's memory below which a side gives back what it keeps for its next step."""
 
 

@@ -66,9 +66,9 @@ def _package_problems(stage: object) -> Iterator[Problem]:
     if getattr(stage, "lora", None) is not None and find_spec("peft") is None:
         yield _not_installed("model.lora", "LoRA", "peft", "`model.lora=null`")
     load = getattr(stage, "load", None)
-    if load is not None and load.fused and find_spec("liger_kernel") is None:
+    if load is not None and load.fused and find_spec("triton") is None:
         other = "`model.load.fused=null`"
-        yield _not_installed("model.load.fused", "`fused: true`", "liger-kernel", other)
+        yield _not_installed("model.load.fused", "`fused: true`", "triton", other)
 
 
 def _not_installed(where: str, what: str, package: str, other: str) -> Problem:

@@ -92,9 +92,9 @@ class Load(Strict):
     fp8: Fp8 | None = None
     """Which layers `precision` converts; null: conf/model/hf.yaml's."""
     fused: bool | None = None
-    """RMSNorm, rotary embedding and SwiGLU by liger-kernel's kernels, the rest as transformers has
-    it. null: on a CUDA GPU, where liger-kernel is installed and knows the model's kind, and weights
-    are not in shards; true: an error elsewhere; false: never."""
+    """Decoder layers of Llama, Mistral, Qwen2 and Qwen3 in fewer kernels, and RMSNorm, rotary
+    embedding and SwiGLU by liger-kernel's where that is installed and knows the model's kind. null:
+    on a CUDA GPU, if weights are not in shards; true: an error elsewhere; false: never."""
 
 
 class Lora(Strict):

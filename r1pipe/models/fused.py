@@ -1,4 +1,4 @@
-"""RMSNorm, rotary embedding and SwiGLU of a stock model by liger-kernel's kernels: `load.fused`."""
+"""Stock models in fewer kernels, `load.fused`: layers of `dense_layer`, liger-kernel's pieces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from importlib.util import find_spec
 from types import MethodType, ModuleType
 from typing import Any
@@ -20,7 +19,8 @@ from torch.distributed.tensor import DTensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from r1pipe.errors import Problem, UserError
-from r1pipe.models.precision import SILU
+from r1pipe.models.dense_layer import MARK, fuse_layers, rotates
+from r1pipe.models.precision import SILU, find_kernels
 from r1pipe.schema import Load
 
 WHERE = "model.load.fused"
@@ -36,14 +36,11 @@ PLAIN_ROTARY = "liger_rotary_pos_emb"
 """Name of Liger's function for rotation as Llama has it; the other kinds stay transformers'."""
 DEVICES = {"cuda"}
 DTYPES = {torch.float32, torch.bfloat16, torch.float16}
-MARK = "r1pipe_fused"
-"""Attribute of the forwards that are put on modules here."""
-_rotates: ContextVar[bool] = ContextVar("rotates", default=False)
-"""True inside the attention of a model whose rotary embedding is fused."""
 
 
 def apply_fused(model: Any, load: Load) -> Any:
-    """Return `model`, its norms, rotary embedding and gated MLPs fused as `load.fused` says.
+    """Return `model`, fused as `load.fused` says: whole decoder layers, or norms, rotary embedding
+    and gated MLPs.
 
     null: where `why_not` has nothing against it; true: UserError otherwise. Comes after
     `apply_precision`: what computes in FP8 keeps its own MLP.
@@ -58,35 +55,69 @@ def apply_fused(model: Any, load: Load) -> Any:
 
 def _fuse(model: Any) -> Problem | None:
     """Fuse what can be, with a line on stderr about it; returns why nothing was, or None."""
-    try:
-        norms, mlps, rotations = fuse(model)
-    except Exception as error:  # its functions look for layers that this model may not have
-        first = f"{type(error).__name__}: {error}".splitlines()[0]
-        what = f"liger-kernel fails with this model: {first}"
-        _say(f"fused: {what}; transformers' own layers stay")
-        return Problem(WHERE, what, WHERE_IT_CAN)
-    if norms + mlps + rotations == 0:
-        what = f"liger-kernel fuses no layer of {type(model).__name__}"
-        return Problem(WHERE, what, WHERE_IT_CAN)
-    _say(f"fused by liger-kernel: {norms} norms, {mlps} MLPs, {rotations} rotary embeddings")
+    layers = fuse_layers(model)
+    found = [f"{layers} layers"] if layers else []
+    problem = why_not_liger(model)
+    if problem is None:
+        try:
+            norms, mlps, rotations = fuse(model)
+        except Exception as error:  # its functions look for layers that this model may not have
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            what = f"liger-kernel fails with this model: {first}"
+            _say(f"fused: {what}; transformers' own pieces stay")
+            problem = Problem(WHERE, what, WHERE_IT_CAN)
+        else:
+            if norms + mlps + rotations:
+                pieces = f"{norms} norms, {mlps} MLPs, {rotations} rotary embeddings"
+                found.append(f"{pieces} by liger-kernel")
+            what = f"liger-kernel fuses no layer of {type(model).__name__}"
+            problem = Problem(WHERE, what, WHERE_IT_CAN)
+    if not found:
+        return problem
+    _say(f"fused: {'; '.join(found)}")
     return None
 
 
 def why_not(model: Any) -> Problem | None:
-    """Return why the kernels cannot be used for `model` in this process, or None."""
-    name, kind = type(model).__name__, getattr(model.config, "model_type", None)
-    hint = WHERE_IT_CAN
+    """Return why nothing of `model` can be fused in this process, or None."""
+    name = type(model).__name__
     if type(model).__module__.startswith("r1pipe."):
         what = f"{name} has fused kernels of its own"
     elif not type(model).__module__.startswith("transformers."):
         what = f"{name} is no class of transformers"
     elif not torch.cuda.is_available():
-        what = "liger-kernel is for a CUDA GPU, and there is none"
-    elif find_spec("liger_kernel") is None:
+        what = "the kernels are for a CUDA GPU, and there is none"
+    elif _sharded():
+        what = "the kernels are not known to work with weights in shards (FSDP, ZeRO-3)"
+    elif (reason := unable()) is not None:
+        what = f"Triton cannot run kernels here: {reason}"
+        _say(f"not fused, which is slower: {what}")
+    else:
+        return None
+    return Problem(WHERE, what, WHERE_IT_CAN)
+
+
+def unable() -> str | None:
+    """Return why Triton fails on this process's GPU (it needs a C compiler), or None."""
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", index if index < torch.cuda.device_count() else 0)
+    try:
+        find_kernels()
+        from r1pipe_kernels.layers import triton_impl
+
+        row = torch.ones(1, 16, device=device)
+        triton_impl.norm_forward(row, row[0], 1e-6, torch.bfloat16)
+    except Exception as error:  # of Triton, of the compiler that it calls, of the driver
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def why_not_liger(model: Any) -> Problem | None:
+    """Return why liger-kernel's pieces cannot be used for `model`, or None."""
+    kind, hint = getattr(model.config, "model_type", None), WHERE_IT_CAN
+    if find_spec("liger_kernel") is None:
         what = "it needs the package `liger-kernel`, which is not installed"
         hint = f"pip install r1pipe[gpu]; {WHERE_IT_CAN}"
-    elif _sharded():
-        what = "liger-kernel is not known to work with weights in shards (FSDP, ZeRO-3)"
     elif isinstance(known := _known(), str):
         what, hint = known, f"pip install -U liger-kernel; {WHERE_IT_CAN}"
     elif kind not in known:
@@ -223,11 +254,6 @@ def _suits(x: Tensor, module: Any) -> bool:
     )
 
 
-def has_fused_forward(module: nn.Module) -> bool:
-    """True where `module`'s own forward is one of these: it computes what its class's does."""
-    return hasattr(vars(module).get("forward"), MARK)
-
-
 def _rotating(model: nn.Module, file: ModuleType) -> list[nn.Module]:
     """Let attention of `model` that is written in `file` rotate fused; returns those modules."""
     plain = vars(file)[ROTARY]
@@ -245,11 +271,11 @@ def _rotating(model: nn.Module, file: ModuleType) -> list[nn.Module]:
 
 
 def _attend(self: Any, *args: Any, **kwargs: Any) -> Any:
-    before = _rotates.set(True)
+    before = rotates.set(True)
     try:
         return type(self).forward(self, *args, **kwargs)
     finally:
-        _rotates.reset(before)
+        rotates.reset(before)
 
 
 setattr(_attend, MARK, True)
@@ -261,7 +287,7 @@ def _guarded_rotary(plain: Callable[..., Any]) -> Callable[..., Any]:
         q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         # Compilers stop at the first question, before they meet the context variable.
-        if torch.compiler.is_compiling() or not _rotates.get() or args or kwargs:
+        if torch.compiler.is_compiling() or not rotates.get() or args or kwargs:
             return plain(q, k, cos, sin, *args, **kwargs)
         if not (_suits(q, None) and _suits(k, None) and q.dtype == k.dtype and cos.dim() == 3):
             return plain(q, k, cos, sin)

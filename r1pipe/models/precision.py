@@ -85,7 +85,15 @@ def default_options() -> Fp8:
 
 
 def kernels_package() -> Any:
-    """Return `r1pipe_kernels.linear`, from the checkout where the package is not installed."""
+    """Return `r1pipe_kernels.linear`."""
+    find_kernels()
+    from r1pipe_kernels import linear
+
+    return linear
+
+
+def find_kernels() -> None:
+    """Make `r1pipe_kernels` importable from the checkout where the package is not installed."""
     try:
         import r1pipe_kernels
     except ModuleNotFoundError as error:
@@ -93,9 +101,6 @@ def kernels_package() -> Any:
             raise
         sys.path.append(str(Path(__file__).resolve().parents[2] / "kernels"))
         import r1pipe_kernels  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    from r1pipe_kernels import linear
-
-    return linear
 
 
 def is_gated_mlp(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
-from r1pipe.models.fused import has_fused_forward
+from r1pipe.models.dense_layer import is_fused
 
 STATIC_ANGLES = ("default", "linear", "yarn", "llama3")
 """Rotary embeddings whose angles depend on the position alone, not on how long the text is."""
@@ -40,7 +40,7 @@ def is_readable(model: Any, known: tuple[str, ...], hooks: tuple[Any, ...] = ())
         module = waiting.pop()
         if module._forward_hooks or module._forward_pre_hooks:
             return False
-        if "forward" in module.__dict__ and not has_fused_forward(module):
+        if "forward" in module.__dict__ and not is_fused(module):
             return False
         if isinstance(module, (nn.Linear, LoraLinear)):
             if not _is_plain(module):

@@ -152,3 +152,20 @@ def test_the_page_is_made_of_the_artifacts(benchmark: ModuleType, tmp_path: Path
     assert "## Seed 1" in text and "--seeds 0 1" in text
     picture = benchmark.write_curves(runs, tmp_path / "curves.png")
     assert picture is not None and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_seeds_side_by_side_take_the_gpus_in_turns(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(*given: str) -> list[str | None]:
+        asked = benchmark.arguments(list(given))
+        return [benchmark.environment(asked, s).get("CUDA_VISIBLE_DEVICES") for s in asked.seeds]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(benchmark, "visible_gpus", lambda: 2)
+    assert chosen() == [None] * 3
+    assert chosen("--at-once", "3") == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
+    assert chosen("--at-once", "2", "--seeds", "4", "9") == ["5", "7"]
+    monkeypatch.setattr(benchmark, "visible_gpus", lambda: None)
+    assert chosen("--at-once", "2") == ["5, 7"] * 3

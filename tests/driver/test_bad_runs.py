@@ -161,7 +161,7 @@ def test_a_parquet_file_is_looked_into(
         (["launcher=slurm"], ["`launcher`", "sbatch"]),
         (["launcher=zero3"], ["`launcher`", "a GPU each", "launcher=local"]),
         (["tracker=wandb", "rollout=vllm_colocate"], ["`wandb`", "`vllm`", "2 problems"]),
-        (["model.load.fused=true"], ["`model.load.fused`", "liger-kernel", "fused=null"]),
+        (["model.load.fused=true"], ["`model.load.fused`", "triton", "fused=null"]),
     ],
 )
 def test_what_this_machine_has_not_is_said_before_anything_starts(

@@ -18,6 +18,7 @@ from transformers.models.qwen3 import modeling_qwen3
 
 from r1pipe.errors import UserError
 from r1pipe.models import fused
+from r1pipe.models.dense_layer import is_fused
 from r1pipe.models.loading import hf_defaults, load_causal_lm
 from r1pipe.rollout.llama_step import fits
 from r1pipe.schema import Load
@@ -97,6 +98,7 @@ def liger(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setitem(sys.modules, fused.LIGER, there)
     monkeypatch.setattr(fused, "find_spec", lambda name: SimpleNamespace(name=name))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(fused, "unable", lambda: None)
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     for file in (modeling_qwen2, modeling_qwen3):
         monkeypatch.setattr(file, fused.ROTARY, getattr(file, fused.ROTARY))
@@ -117,19 +119,24 @@ def test_a_model_of_a_known_kind_on_a_gpu_is_fused(liger, capsys) -> None:
     for wanted in (None, True):
         model = fused.apply_fused(stock_model("qwen3"), load(fused=wanted))
         said = capsys.readouterr().err
-        assert said == "fused by liger-kernel: 9 norms, 2 MLPs, 2 rotary embeddings\n"
-        assert fused.has_fused_forward(model.model.norm)
-        assert not fused.has_fused_forward(model.model.layers[0].self_attn.q_proj)
+        pieces = "9 norms, 2 MLPs, 2 rotary embeddings by liger-kernel"
+        assert said == f"fused: 2 layers; {pieces}\n"
+        assert is_fused(model.model.norm)
+        assert not is_fused(model.model.layers[0].self_attn.q_proj)
 
 
 def test_false_is_never(liger) -> None:
     model = fused.apply_fused(stock_model("qwen2"), load(fused=False))
-    assert not any(fused.has_fused_forward(module) for module in model.modules())
+    assert not any(is_fused(module) for module in model.modules())
 
 
 def test_reasons_against(liger, monkeypatch, capsys) -> None:
     model = stock_model("qwen2")
-    assert "does not know models of the kind `llama`" in refusal(stock_model("llama"))
+    # Gemma's layers are no others' here: what is left is Liger's say.
+    other = stock_model("qwen2")
+    monkeypatch.setattr(other.config, "model_type", "gemma")
+    monkeypatch.setattr(fused, "fuse_layers", lambda model: 0)
+    assert "does not know models of the kind `gemma`" in refusal(other)
     with monkeypatch.context() as less:
         less.setattr(torch.cuda, "is_available", lambda: False)
         assert "there is none" in refusal(model)
@@ -146,6 +153,10 @@ def test_reasons_against(liger, monkeypatch, capsys) -> None:
         less.setitem(sys.modules, fused.LIGER, None)
         assert "cannot be imported" in refusal(model)
     assert capsys.readouterr().err == ""
+    with monkeypatch.context() as less:
+        less.setattr(fused, "unable", lambda: "no C compiler")
+        assert "Triton cannot run kernels here: no C compiler" in refusal(model)
+    assert capsys.readouterr().err.startswith("not fused, which is slower: Triton")
 
 
 def test_our_own_class_is_refused_by_its_class(liger) -> None:
@@ -157,15 +168,16 @@ def test_our_own_class_is_refused_by_its_class(liger) -> None:
     assert "fused kernels of its own" in refusal(own)
 
 
-def test_a_patch_that_fails_leaves_the_model_as_it_was(liger, capsys) -> None:
+def test_a_patch_that_fails_leaves_the_model_as_it_was(liger, capsys, monkeypatch) -> None:
     def half(rms_norm: bool = True, model: Any = None) -> None:
         patch_as_liger(True, False, False, True, True, False, False, model)
         raise TypeError("no such field")
 
     liger["qwen2"] = half
+    monkeypatch.setattr(fused, "fuse_layers", lambda model: 0)
     norm, rotary = modeling_qwen2.Qwen2RMSNorm, modeling_qwen2.apply_rotary_pos_emb
     model = fused.apply_fused(stock_model("qwen2"), load(fused=None))
-    assert "transformers' own layers stay" in capsys.readouterr().err
+    assert "transformers' own pieces stay" in capsys.readouterr().err
     assert not any("forward" in vars(module) for module in model.modules())
     assert modeling_qwen2.Qwen2RMSNorm is norm and modeling_qwen2.apply_rotary_pos_emb is rotary
     with pytest.raises(UserError, match="no such field"):
@@ -274,12 +286,26 @@ def test_a_fused_model_keeps_its_decoding_step(liger) -> None:
 
 def test_models_are_fused_where_they_are_loaded(liger, tmp_path: Path) -> None:
     name = tiny.save_model(tmp_path / "init", hidden=32)
-    assert fused.has_fused_forward(load_causal_lm(name, load(fused=None)).model.norm)
-    assert not fused.has_fused_forward(load_causal_lm(name, load()).model.norm)
+    assert is_fused(load_causal_lm(name, load(fused=None)).model.norm)
+    assert not is_fused(load_causal_lm(name, load(fused=False)).model.norm)
     with pytest.MonkeyPatch.context() as less:
         less.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(UserError, match=r"model\.load\.fused.*GPU"):
             load_causal_lm(name, load(fused=True))
+
+
+def test_a_machine_on_which_triton_fails_says_so(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if torch.cuda.device_count() == 0:
+        assert "Error" in str(fused.unable())
+
+
+def test_layers_are_fused_without_liger(liger, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(fused, "find_spec", lambda name: None)
+    model = fused.apply_fused(stock_model("qwen2"), load(fused=True))
+    assert capsys.readouterr().err == "fused: 2 layers\n"
+    assert all(is_fused(layer) for layer in model.model.layers)
+    assert not is_fused(model.model.norm)
 
 
 @pytest.mark.slow
@@ -317,6 +343,6 @@ def test_on_a_gpu_fused_models_compute_what_plain_ones_do(kind: str) -> None:
         assert float((g - e).norm() / size) < 1e-3  # of biases of keys little is left
         assert float((f - e).norm() / size) < 3 * float((h - e).norm() / size) + 2e-3
     attention = other.model.layers[0].self_attn
-    assert fused.has_fused_forward(attention) and fused.has_fused_forward(other.model.norm)
+    assert is_fused(attention) and is_fused(other.model.norm)
     cpu = copy.deepcopy(other).cpu()
     assert torch.allclose(cpu(ids.cpu()).logits, exact[0].cpu(), atol=1e-3)
