@@ -4,7 +4,7 @@
     python benchmarks/arithmetic.py --recipe arithmetic_r1_zero
     python benchmarks/arithmetic.py --mini --out /tmp/mini       the same on a CPU, in a minute
     python benchmarks/arithmetic.py --no-run                     the tables of what is there
-    python benchmarks/arithmetic.py --at-once 2                  seeds side by side, a GPU each if there
+    python benchmarks/arithmetic.py --at-once 2                  seeds side by side on one GPU or 2
     python benchmarks/arithmetic.py model=tiny model.size=m      overrides; here the dense control
 
 Every stage is an artifact under `--runs`: carry that folder to another machine, give the same
@@ -206,11 +206,12 @@ def machine(run: RunRecord) -> str:
 
 
 def together(runs: Sequence[RunRecord]) -> str:
-    """Return how long all runs took, and whether they shared the GPU."""
+    """Return how long all runs took, and whether they ran side by side."""
     apart = sum(busy_minutes(run.every_stage) for run in runs)
     whole = busy_minutes([stage for run in runs for stage in run.every_stage])
-    shared = " They ran side by side and shared the GPU." if whole < 0.98 * apart else ""
-    return f"All runs: {whole:.1f} GPU-minutes.{shared}"
+    if whole > 0.98 * apart:
+        return f"All runs: {whole:.1f} GPU-minutes."
+    return f"All runs: {apart:.1f} minutes of a GPU, side by side in {whole:.1f} of the clock."
 
 
 @dataclass(frozen=True)
