@@ -73,7 +73,7 @@ def prepare_imports(side: str) -> None:
     if side == "ours":
         from r1pipe.stages.trl_imports import keep_vllm_out_of_trl
 
-        keep_vllm_out_of_trl(typed_stage())
+        keep_vllm_out_of_trl()
     import r1pipe.stages.grpo  # noqa: F401
 
 

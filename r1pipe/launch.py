@@ -17,6 +17,8 @@ from r1pipe.errors import Problem, UserError, did_you_mean
 from r1pipe.schema import Launcher
 
 WORKER = "r1pipe.worker"
+WAIT = "--wait"
+"""Argument of a worker that begins when it is told to."""
 SINGLE_PROCESS_KINDS = {"sample", "eval"}
 """Kinds that run in one process whatever the launcher; vLLM spreads over GPUs by itself."""
 QUIET = {
@@ -34,7 +36,7 @@ PR_SET_PDEATHSIG = 1
 def worker_command(launcher: Launcher, kind: str, workdir: Path) -> list[str]:
     """Return the command line that runs the stage prepared in `workdir`."""
     target = ["-m", WORKER, str(workdir)]
-    if kind in SINGLE_PROCESS_KINDS or launcher.command == "python":
+    if runs_alone(launcher, kind):
         return [sys.executable, *target]
     if launcher.command == "torchrun":
         processes = f"--nproc-per-node={launcher.num_processes}"
@@ -44,6 +46,11 @@ def worker_command(launcher: Launcher, kind: str, workdir: Path) -> list[str]:
     script = workdir / "launch.sbatch"
     write_aside(script, sbatch_script(launcher, workdir))
     return ["sbatch", "--wait", str(script)]
+
+
+def runs_alone(launcher: Launcher, kind: str) -> bool:
+    """Whether a stage's worker is one process of this machine, with nothing that starts it."""
+    return kind in SINGLE_PROCESS_KINDS or launcher.command == "python"
 
 
 def accelerate_command(launcher: Launcher) -> list[str]:
@@ -124,14 +131,20 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def start_worker(
-    launcher: Launcher, kind: str, workdir: Path, lock: int, log: Path
+    launcher: Launcher, kind: str, workdir: Path, lock: int, log: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start the worker of a prepared stage; it inherits the run's lock and writes to `log`."""
+    """Start the worker of a prepared stage; it inherits the run's lock and writes to `log`.
+
+    Without one it imports what a stage of that kind needs, then waits for the path of its log on
+    standard input; the stage need not be prepared before that.
+    """
     command = worker_command(launcher, kind, workdir)
-    with log.open("ab") as stream:
+    if log is None:
+        command += [WAIT, kind]
+    with (log or Path(os.devnull)).open("ab") as stream:
         return subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if log is None else subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=worker_environment(launcher, kind),

@@ -34,8 +34,11 @@ from r1pipe.fingerprint import code_digest
 from r1pipe.launch import start_worker
 from r1pipe.plan import NOT_CHOSEN, Plan, PlannedStage, has_model, read_partial
 from r1pipe.progress import Display
+from r1pipe.spare import Spare, is_worthwhile, start_spare
 
 POLL_SECONDS = 0.2
+SETTLED_SECONDS = 1.0
+"""Time without a stage's start or end before the next one's worker is started."""
 DYING_SECONDS = 15.0
 """Time that the workers of a killed driver get to be gone before a new run is refused."""
 RECORDED_VERSIONS = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "vllm")
@@ -144,6 +147,8 @@ class Driver:
         # What most others wait for goes first; an evaluation never holds up the chain.
         self.waiting = sorted(waiting, key=lambda planned: -len(plan.dependents(planned.name)))
         self.running: list[Running] = []
+        self.spare: Spare | None = None
+        self.began = time.monotonic()
         self.failed: int = 0
 
     def drive(self) -> int:
@@ -158,12 +163,39 @@ class Driver:
                 self._poll()
                 if self.failed:
                     self._stop_others()
+                self._keep_spare()
                 time.sleep(POLL_SECONDS if self.running else 0)
         except KeyboardInterrupt as stop:
             self._stop_others()
             self.display.note("stopped; the same command continues from here")
             return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        finally:
+            self._discard_spare()
         return self.failed
+
+    def _keep_spare(self) -> None:
+        """Let the worker of the stage that comes next import its libraries where a core is idle."""
+        if self.spare is not None and self.spare.planned not in self.waiting:
+            self._discard_spare()
+        settled = time.monotonic() - self.began > SETTLED_SECONDS
+        if self.spare is not None or self.failed or not (settled and self.running and self.waiting):
+            return
+        if is_worthwhile(self.waiting[0], len(self.running)):
+            self.spare = start_spare(self.plan, self.waiting[0], self.lock)
+
+    def _discard_spare(self) -> None:
+        if self.spare is not None:
+            self.spare.discard()
+            self.spare = None
+
+    def _worker(self, planned: PlannedStage, workdir: Path, log: Path) -> subprocess.Popen[bytes]:
+        """Return the worker of a prepared stage: the spare one if it is there, or a new one."""
+        self.began = time.monotonic()
+        if self.spare is not None and self.spare.planned is planned:
+            spare, self.spare = self.spare, None
+            if (process := spare.begin(log)) is not None:
+                return process
+        return start_worker(planned.stage.launcher, planned.stage.kind, workdir, self.lock, log)
 
     def _start_ready(self) -> None:
         unfinished = {p.name for p in self.waiting} | {r.planned.name for r in self.running}
@@ -182,8 +214,7 @@ class Driver:
             return
         attempt = sum(1 for _ in (workdir / "logs").glob("attempt_*.log")) + 1
         log = workdir / "logs" / f"attempt_{attempt}.log"
-        kind, launcher = planned.stage.kind, planned.stage.launcher
-        process = start_worker(launcher, kind, workdir, self.lock, log)
+        process = self._worker(planned, workdir, log)
         self.running.append(Running(planned, process, time.monotonic(), log))
 
     def _poll(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import traceback
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -25,7 +27,7 @@ from r1pipe.artifact import (
 )
 from r1pipe.errors import EXIT_FAILED_STAGE, StageFailed, UserError
 from r1pipe.fingerprint import STAGE_FILES
-from r1pipe.launch import die_with_parent
+from r1pipe.launch import SINGLE_PROCESS_KINDS, WAIT, die_with_parent
 from r1pipe.schema import Stage
 from r1pipe.stages.context import Outcome, Progress, StageContext
 from r1pipe.stages.trl_imports import keep_vllm_out_of_trl
@@ -56,10 +58,36 @@ def main(workdir: Path) -> int:
 
 def run_stage(context: StageContext) -> Outcome:
     """Call `run` of the module that implements this kind of stage."""
-    kind: str = context.stage.kind  # type: ignore[attr-defined]
-    keep_vllm_out_of_trl(context.stage)
-    module = import_module(f"r1pipe.stages.{STAGE_FILES[kind].removesuffix('.py')}")
-    return module.run(context)
+    return stage_module(context.stage.kind).run(context)  # type: ignore[attr-defined]
+
+
+def stage_module(kind: str) -> ModuleType:
+    """Import the module of a kind of stage, and all that it needs."""
+    if kind not in SINGLE_PROCESS_KINDS:
+        keep_vllm_out_of_trl()
+    return import_module(f"r1pipe.stages.{STAGE_FILES[kind].removesuffix('.py')}")
+
+
+def wait_for_start(kind: str) -> None:
+    """Import what a stage of this kind needs; return when standard input names the log to write.
+
+    Its end without a line means that nothing is to be done: the driver does not want this worker.
+    """
+    die_with_parent()
+    with contextlib.suppress(Exception):  # it comes again, to where it is told to people
+        stage_module(kind)
+    log = sys.stdin.readline().rstrip("\n")
+    if not log:
+        sys.exit(0)
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for stream in (1, 2):
+        os.dup2(handle, stream)
+    os.close(handle)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def is_first_rank() -> bool:
@@ -89,4 +117,6 @@ def _failed(workdir: Path, message: str, exit_code: int) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:3] == [WAIT]:
+        wait_for_start(sys.argv[3])
     sys.exit(main(Path(sys.argv[1])))

@@ -104,6 +104,8 @@ def _suits(layer: Any, x: Tensor) -> bool:
     """Whether this pass can go without the modules' own calls."""
     if torch.compiler.is_compiling() or x.device.type not in DEVICES or not x.numel():
         return False
+    if x.device.type == "cuda" and x.device.index != torch.cuda.current_device():
+        return False  # Triton launches on the current one
     linears = _linears(layer)
     weights = [each.weight for each in [*linears, *_norms(layer)]]
     bypassed = [layer.mlp, layer.self_attn, *linears, *_norms(layer)]
