@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from r1pipe.models import dense_layer
-from r1pipe_kernels.layers import ops
+from r1pipe_kernels.layers import ops, triton_impl
 from r1pipe_kernels.testing.interpreter import correct
 from tests.models.stock_models import stock_model
 
-SHAPES = [(1, 1), (3, 64), (7, 100), (2, 1500), (1100, 8)]
+SHAPES = [(1, 1), (3, 64), (2, 1500), (11, 100)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.fixture(autouse=True)
-def _interpreter() -> None:
+def _interpreter(monkeypatch: Any) -> None:
     correct()
+    monkeypatch.setattr(triton_impl, "PROGRAMS", 4)  # some have three rows, some two
 
 
 @pytest.fixture(params=SHAPES, ids=str)
