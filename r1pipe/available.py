@@ -66,9 +66,13 @@ def _package_problems(stage: object) -> Iterator[Problem]:
     if getattr(stage, "lora", None) is not None and find_spec("peft") is None:
         yield _not_installed("model.lora", "LoRA", "peft", "`model.lora=null`")
     load = getattr(stage, "load", None)
-    if load is not None and load.fused and find_spec("triton") is None:
+    if load is not None and load.fused:
         other = "`model.load.fused=null`"
-        yield _not_installed("model.load.fused", "`fused: true`", "triton", other)
+        if find_spec("triton") is None:
+            yield _not_installed("model.load.fused", "`fused: true`", "triton", other)
+        elif visible_gpus() == 0:
+            what = "`fused: true` is for a CUDA GPU, and there is none here"
+            yield Problem("model.load.fused", what, f"{other} uses it where it can")
 
 
 def _not_installed(where: str, what: str, package: str, other: str) -> Problem:

@@ -179,6 +179,16 @@ def test_what_this_machine_has_not_is_said_before_anything_starts(
     assert not (tmp_path / "single").exists()
 
 
+def test_fused_layers_are_asked_for_where_a_gpu_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1pipe.available.find_spec", lambda name: name)
+    monkeypatch.setattr("r1pipe.available.visible_gpus", lambda: 0)
+    asked = ["stage=grpo", f"output_root={tmp_path}", "model.load.fused=true"]
+    code, shown = ask(capsys, *asked)
+    assert code == 2 and "there is none here" in shown and "fused=null" in shown
+
+
 def test_a_file_where_the_results_should_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
