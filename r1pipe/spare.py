@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1pipe.doctor_machine import core_limit
 from r1pipe.launch import runs_alone, start_worker
 from r1pipe.plan import Plan, PlannedStage
 
@@ -49,10 +48,4 @@ def start_spare(plan: Plan, planned: PlannedStage, lock: int) -> Spare:
 
 def is_worthwhile(planned: PlannedStage, running: int) -> bool:
     """Whether a core is idle, and the stage's worker one plain process of this machine."""
-    return runs_alone(planned.stage.launcher, planned.stage.kind) and running < usable_cores()
-
-
-def usable_cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return runs_alone(planned.stage.launcher, planned.stage.kind) and running < core_limit()

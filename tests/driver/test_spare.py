@@ -80,7 +80,7 @@ def test_one_that_died_is_replaced(tmp_path: Path) -> None:
     [("local", "grpo", True), ("torchrun", "grpo", False), ("torchrun", "sample", True)],
 )
 def test_where_it_is_worthwhile(name: str, kind: str, alone: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(spare, "usable_cores", lambda: 4)
+    monkeypatch.setattr(spare, "core_limit", lambda: 4.0)
     stage = SimpleNamespace(launcher=launcher(f"launcher={name}"), kind=kind)
     planned: Any = SimpleNamespace(stage=stage)
     assert spare.is_worthwhile(planned, 3) is alone

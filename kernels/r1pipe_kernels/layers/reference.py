@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from r1pipe_kernels.quantise.reference import silu_mul, silu_mul_backward
 
 
 def norm_forward(
@@ -24,13 +25,9 @@ def norm_backward(
 
 
 def gate_forward(both: Tensor) -> Tensor:
-    a, b = both.float().chunk(2, dim=1)
-    return (F.silu(a) * b).to(both.dtype)
+    return silu_mul(*both.chunk(2, dim=1)).to(both.dtype)
 
 
 def gate_backward(grad: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
-    a, b = both.float().chunk(2, dim=1)
-    sigmoid, wide = torch.sigmoid(a), grad.float()
-    slope = sigmoid * (1 + a * (1 - sigmoid))
-    found = torch.cat([wide * b * slope, wide * a * sigmoid], dim=1)
-    return found.to(both.dtype), (a * sigmoid * b).to(both.dtype)
+    found = silu_mul_backward(grad, *both.chunk(2, dim=1))
+    return found.to(both.dtype), gate_forward(both)

@@ -93,12 +93,8 @@ def norm_forward(
 def norm_backward(
     grad: Tensor, x: Tensor, scale: Tensor, weight: Tensor, passing: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    grad, x, passing, (rows, width) = (
-        grad.contiguous(),
-        x.contiguous(),
-        passing.contiguous(),
-        x.shape,
-    )
+    grad, x, passing = grad.contiguous(), x.contiguous(), passing.contiguous()
+    rows, width = x.shape
     total, rounded, again = torch.empty_like(x), torch.empty_like(grad), torch.empty_like(grad)
     programs = min(rows, PROGRAMS)
     parts = torch.empty(programs, width, dtype=torch.float32, device=x.device)
