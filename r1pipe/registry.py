@@ -84,7 +84,6 @@ TASKS = Registry(
         "arithmetic": "r1pipe.data.arithmetic:rows",
         "beyond": "r1pipe.data.beyond:rows",
         "general": "r1pipe.data.general:rows",
-        "steps": "r1pipe.data.drills:rows",
         "traces": "r1pipe.data.traces:rows",
         "corpus": "r1pipe.data.corpus:rows",
     },

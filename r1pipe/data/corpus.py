@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from r1pipe.data import arithmetic, drills, general, traces
+from r1pipe.data import arithmetic, general, traces
 
 # How often each task comes while the skill is learnt: long products and quotients need the most.
 SKILL_WEIGHTS = {"add": 0.5, "sub": 0.5, "mul": 1.5, "div": 1.5}
@@ -33,7 +34,7 @@ def rows(
     web_mixed_share: float = WEB_MIXED_SHARE,
     web_error_rate: float = WEB_ERROR_RATE,
     languages: Sequence[str] = arithmetic.LANGUAGES,
-    step_share: float = 0.0,
+    carry_in_columns: bool = False,
     block: int | None = None,
     only: int | None = None,
 ) -> Iterator[dict[str, str]]:
@@ -43,14 +44,15 @@ def rows(
     skill. Read the rows without shuffling, so that the web-like stretch falls on the end of the
     learning-rate schedule. With `block`, every so many documents are drawn from a seed of their
     own, so that processes can make them side by side; `only` asks for one of these blocks.
+    `carry_in_columns`: how products are written (`r1pipe.data.traces`).
     """
     skill_count = round(count * (1.0 - web_share))
     skill: dict[str, Any] = {
-        "step_share": step_share,
         "weights": weights,
         "general_share": general_share,
         "few_shot_share": few_shot_share,
         "languages": languages,
+        "carry_in_columns": carry_in_columns,
     }
     web: dict[str, Any] = {
         "forms": web_forms,
@@ -59,6 +61,7 @@ def rows(
         "general_share": general_share,
         "few_shot_share": few_shot_share,
         "languages": languages,
+        "carry_in_columns": carry_in_columns,
     }
     if block is None:
         yield from skill_rows(split, seed, skill_count, **skill)
@@ -81,25 +84,22 @@ def skill_rows(
     general_share: float = GENERAL_SHARE,
     few_shot_share: float = FEW_SHOT_SHARE,
     languages: Sequence[str] = arithmetic.LANGUAGES,
-    step_share: float = 0.0,
+    carry_in_columns: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """Clean documents: tagged traces in the prompt's language, general tasks, and single steps."""
+    """Clean documents: tagged traces in the prompt's language, and general tasks."""
     rng = random.Random(f"{seed} skill kinds")
     source = arithmetic.problems(split, seed, 2 * count, weights or SKILL_WEIGHTS, languages)
     other = general.rows(split, seed, count, languages=languages)
-    steps = drills.rows(split, seed, count, languages=languages)
     for _ in range(count):
-        if step_share and rng.random() < step_share:
-            yield next(steps)
-        elif rng.random() < general_share:
+        if rng.random() < general_share:
             yield next(other)
         else:
             problem, language = next(source)
-            solution = traces.gold_completion(problem, language)
+            solution = traces.gold_completion(problem, language, carry_in_columns)
             row = arithmetic.row_of(problem, language, solution)
             if rng.random() < few_shot_share:
                 shown, _ = next(source)
-                example = traces.gold_completion(shown, language)
+                example = traces.gold_completion(shown, language, carry_in_columns)
                 row["prompt"] = few_shot_prompt(shown, example, problem, language)
             yield row
 
@@ -115,6 +115,7 @@ def web_rows(
     general_share: float = GENERAL_SHARE,
     few_shot_share: float = FEW_SHOT_SHARE,
     languages: Sequence[str] = arithmetic.LANGUAGES,
+    carry_in_columns: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Web-like documents: `forms` in their shares, the working in mixed languages or in one.
 
@@ -133,13 +134,12 @@ def web_rows(
             continue
         mixed = rng.random() < mixed_share
         problem, language = next(source)
-        solution = traces.web_like_completion(
-            problem, language, form, rng, mixed=mixed, error_rate=error_rate
-        )
+        write = partial(traces.web_like_completion, mixed=mixed, carry_in_columns=carry_in_columns)
+        solution = write(problem, language, form, rng, error_rate=error_rate)
         row = arithmetic.row_of(problem, language, solution)
         if rng.random() < few_shot_share:
             shown, _ = next(source)
-            example = traces.web_like_completion(shown, language, form, rng, mixed=mixed)
+            example = write(shown, language, form, rng)
             row["prompt"] = few_shot_prompt(shown, example, problem, language)
         yield row
 

@@ -7,6 +7,9 @@ that each next token is a short look-up:
 - `722-616`: `227-616 ones 2-6-0=16 tens 2-1-1=00 hundreds 7-6-0=01`: the same with a borrow.
 - `19*15`: `910*510 ones 9*5=45 +0=45 1*5=05 +4=09 ...`: one row of products (each: product, carry
   added) for each digit of the shorter factor, then the sum of the two rows.
+- the same with `carry_in_columns`: `ones 9*5=45 5+0+0=05 4+0+0=04 1*5=05 5+4+0=09 0+0+0=00 ...`, a
+  carry added as in a sum. Longer, but then no step of a held-out multiplication is new; added at
+  once, some are (54 + 8), and nobody can learn those from the train split.
 - `742/37`: `247/730 hundreds =07 =00 =00 0=10 =17 =19 so =00 tens ...`: digit after digit of the
   dividend, the remainder so far; then trials `k` and the digits (borrow first) of one more
   subtraction, until one borrows in the hundreds; `so` the quotient digit.
@@ -43,9 +46,9 @@ WEB_FORMS = ("bare", "answer", "working", "tagged")
 Word = Callable[[str], str]
 
 
-def think_text(problem: Problem, language: str) -> str:
+def think_text(problem: Problem, language: str, carry_in_columns: bool = False) -> str:
     """The reasoning alone, all its words in one language."""
-    return write_trace(problem, TRACE_WORDS[language].__getitem__)
+    return write_trace(problem, TRACE_WORDS[language].__getitem__, carry_in_columns)
 
 
 def tagged(thought: str, answer: str) -> str:
@@ -53,13 +56,15 @@ def tagged(thought: str, answer: str) -> str:
     return f"<think>{thought}</think><answer>{answer}</answer>"
 
 
-def gold_completion(problem: Problem, language: str) -> str:
+def gold_completion(problem: Problem, language: str, carry_in_columns: bool = False) -> str:
     """The clean solution with tags."""
-    return tagged(think_text(problem, language), problem.answer)
+    return tagged(think_text(problem, language, carry_in_columns), problem.answer)
 
 
-def write_trace(problem: Problem, word: Word) -> str:
+def write_trace(problem: Problem, word: Word, carry_in_columns: bool = False) -> str:
     """The reasoning, each word looked up by `word`, which may answer in either language."""
+    if problem.task == "mul":
+        return _write_mul(problem.left, problem.right, word, carry_in_columns)
     return _WRITERS[problem.task](problem.left, problem.right, word)
 
 
@@ -71,10 +76,11 @@ def rows(
     weights: Mapping[str, float] | None = None,
     languages: Sequence[str] = LANGUAGES,
     per_task: int | Mapping[str, int] | None = None,
+    carry_in_columns: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """Problems with the clean trace in their language; arguments as in `problems`."""
+    """Problems with the clean trace in their language; the other arguments as in `problems`."""
     for problem, language in problems(split, seed, count, weights, languages, per_task):
-        yield row_of(problem, language, gold_completion(problem, language))
+        yield row_of(problem, language, gold_completion(problem, language, carry_in_columns))
 
 
 def web_like_completion(
@@ -85,6 +91,7 @@ def web_like_completion(
     *,
     mixed: bool = False,
     error_rate: float = 0.0,
+    carry_in_columns: bool = False,
 ) -> str:
     """A solution as the web writes it, in one of `WEB_FORMS`.
 
@@ -99,7 +106,9 @@ def web_like_completion(
     if form == "answer":
         return f"<answer>{answer}</answer>"
     choices = LANGUAGES if mixed else (language,)
-    thought = write_trace(problem, lambda name: TRACE_WORDS[rng.choice(choices)][name])
+    thought = write_trace(
+        problem, lambda name: TRACE_WORDS[rng.choice(choices)][name], carry_in_columns
+    )
     if form == "working":
         return f"{thought}{TRACE_WORDS[language]['so']}{answer}"
     return tagged(thought, answer)
@@ -135,7 +144,7 @@ def _columns(
     return "".join(text)
 
 
-def _write_mul(left: int, right: int, word: Word) -> str:
+def _write_mul(left: int, right: int, word: Word, carry_in_columns: bool) -> str:
     """Long multiplication; the product is below 1000, so the second row has two digits."""
     text = [_header(left, "*", right)]
     if len(str(right)) > len(str(left)):
@@ -148,7 +157,11 @@ def _write_mul(left: int, right: int, word: Word) -> str:
         text.append(word(place))
         for digit in _digits(left)[:width]:
             product = digit * factor
-            text.append(f"{digit}*{factor}={product:02d} +{carry}={product + carry:02d} ")
+            text.append(f"{digit}*{factor}={product:02d} ")
+            if carry_in_columns:
+                text.append(_columns("+", _digits(product)[:2], [carry, 0], ("", ""), word))
+            else:
+                text.append(f"+{carry}={product + carry:02d} ")
             row.append((product + carry) % 10)
             carry = (product + carry) // 10
         rows_of_digits.append(row)
@@ -193,6 +206,5 @@ def _trial(number: int, divisor: int) -> str:
 _WRITERS: dict[str, Callable[[int, int, Word], str]] = {
     "add": _write_add,
     "sub": _write_sub,
-    "mul": _write_mul,
     "div": _write_div,
 }

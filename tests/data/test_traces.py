@@ -15,6 +15,9 @@ from r1pipe.data.arithmetic import TASKS, Problem
 FORM = re.compile(r"<think>([^<>]+)</think><answer>([^<>]+)</answer>")
 SUM_STEP = re.compile(r"(\d)([+\-])(\d)[+\-](\d)=(\d)(\d) ")
 PRODUCT_STEP = re.compile(r"(\d)\*(\d)=(\d\d) \+(\d)=(\d\d) ")
+COLUMN = r"(\d)\+(\d)\+(\d)=(\d)(\d) "
+PRODUCT_IN_COLUMNS = re.compile(rf"(\d)\*(\d)=(\d)(\d) {COLUMN}{COLUMN}")
+STEP = re.compile(r"\d\*\d=\d\d (?:\+\d=\d\d )?|\d\+\d\+\d=\d\d ")
 LATIN, CHINESE = re.compile(r"[a-z]"), re.compile(r"[\u4e00-\u9fff]")
 
 problems = st.builds(
@@ -60,26 +63,84 @@ def test_column_sums_are_right_step_by_step(task: str, seed: int, language: str)
     assert read_number([step[5] for step in steps]) == int(problem.answer)
 
 
-@given(st.integers(0, 10**6), languages)
-def test_long_multiplication_is_right_step_by_step(seed: int, language: str) -> None:
+@given(st.integers(0, 10**6), languages, st.booleans())
+def test_long_multiplication_is_right_step_by_step(
+    seed: int, language: str, carry_in_columns: bool
+) -> None:
     problem = arithmetic.draw_problem("mul", "train", random.Random(seed))
-    text = traces.think_text(problem, language)
-    partial: dict[int, list[str]] = {}
-    previous = {}
-    row = -1
-    for a, b, product, carry, result in PRODUCT_STEP.findall(text):
-        if carry == "0" and (row < 0 or len(partial[row]) == 3):
-            row += 1
-            partial[row] = []
-        assert int(carry) == (previous.get(row, 0) if partial[row] else 0)
-        assert int(a) * int(b) == int(product)
-        assert int(product) + int(carry) == int(result)
-        previous[row] = int(result[0])
-        partial[row].append(result[1])
-    total = sum(read_number(digits) * 10**place for place, digits in partial.items())
+    text = traces.think_text(problem, language, carry_in_columns)
+    longer, shorter = sorted((str(problem.left), str(problem.right)), key=len, reverse=True)
+    words = traces.TRACE_WORDS[language]
+    parts = re.split("|".join(words[name] for name in ("ones", "tens", "sum")), text)[1:]
+    read_row = row_in_columns if carry_in_columns else row_at_once
+    total = 0
+    for place, (part, factor) in enumerate(zip(parts, reversed(shorter), strict=False)):
+        digits = longer.zfill(3)[::-1][: 3 - place]
+        total += read_number(read_row(part, digits, factor)) * 10**place
     assert total == problem.left * problem.right
-    for a, sign, b, carry, flag, digit in SUM_STEP.findall(text):
-        assert sign == "+" and int(a) + int(b) + int(carry) == 10 * int(flag) + int(digit)
+    assert len(parts) == (3 if len(shorter) == 2 else 1)
+    if len(shorter) == 2:
+        columns = SUM_STEP.findall(parts[2])
+        assert all(int(a) + int(b) + int(c) == int(f + d) for a, _, b, c, f, d in columns)
+        assert read_number([column[-1] for column in columns]) == total // 10
+
+
+def row_at_once(text: str, factors: str, factor: str) -> list[str]:
+    """The digits of a row, ones first; every step is looked at."""
+    digits, carried = [], "0"
+    for digit, step in zip(factors, PRODUCT_STEP.findall(text), strict=True):
+        a, b, product, carry, result = step
+        assert (a, b, carry) == (digit, factor, carried)
+        assert int(a) * int(b) == int(product) and int(product) + int(carry) == int(result)
+        digits, carried = [*digits, result[1]], result[0]
+    assert carried == "0"
+    return digits
+
+
+def row_in_columns(text: str, factors: str, factor: str) -> list[str]:
+    """The same, where a carry is added in two columns."""
+    digits, carried = [], "0"
+    for digit, step in zip(factors, PRODUCT_IN_COLUMNS.findall(text), strict=True):
+        a, b, tens, ones, x, carry, none, flag, low, y, nothing, flagged, no_flag, high = step
+        assert (a, b, x, carry, y) == (digit, factor, ones, carried, tens)
+        assert (none, nothing, flagged, no_flag) == ("0", "0", flag, "0")
+        assert int(a) * int(b) == int(tens + ones)
+        assert int(flag + low) == int(x) + int(carry) and int(high) == int(y) + int(flag)
+        digits, carried = [*digits, low], high
+    assert carried == "0"
+    return digits
+
+
+def test_in_columns_no_step_of_a_held_out_multiplication_is_new() -> None:
+    """Else nobody could learn it from the train split, by supervision or by reward."""
+
+    def steps(split: str, carry_in_columns: bool) -> set[str]:
+        texts = (
+            traces.think_text(problem, "en", carry_in_columns)
+            for problem in arithmetic.multiplications(split)
+        )
+        return {step for text in texts for step in STEP.findall(text)}
+
+    assert len(steps("test", True)) > 200
+    assert not steps("test", True) - steps("train", True)
+    assert steps("test", False) - steps("train", False), "added at once, some are"
+
+
+def test_a_corpus_and_a_source_write_products_as_they_are_asked_to() -> None:
+    for asked in (False, True):
+        rows = [
+            *corpus.rows("train", 5, 300, web_share=0.5, carry_in_columns=asked),
+            *traces.rows("train", 5, 50, carry_in_columns=asked),
+        ]
+        products = [
+            text
+            for row in rows
+            for text in (row["prompt"], row["completion"])
+            if re.search(r"\d\*\d=", text)
+        ]
+        assert len(products) > 40
+        assert all(bool(PRODUCT_IN_COLUMNS.search(text)) == asked for text in products)
+        assert all(bool(PRODUCT_STEP.search(text)) != asked for text in products)
 
 
 @given(st.integers(0, 10**6))
