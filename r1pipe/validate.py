@@ -326,11 +326,16 @@ def _task_problems(where: str, source: dict[str, Any]) -> list[Problem]:
     if not TASKS.shipped(name) or not isinstance(options, dict):
         return []
     task = TASKS.get(name)
-    known = list(inspect.signature(task).parameters)[3:]
+    declared = inspect.signature(task).parameters
+    known = list(declared)[3:]
     unknown = [option for option in options if option not in known]
     if unknown:
         what = f"task `{name}` has no such option"
         return [Problem(f"{where}.options.{o}", what, did_you_mean(o, known)) for o in unknown]
+    for option, value in options.items():
+        if isinstance(declared[option].default, bool) and not isinstance(value, bool):
+            what = f"input should be true or false, received {_shown(value)}"
+            return [Problem(f"{where}.options.{option}", what)]
     asked = [source.get("split", "train"), source.get("limit"), options]
     wrong = _first_row_error(name, json.dumps(asked, default=str))
     return [Problem(where, f"task `{name}`: {wrong}")] if wrong else []

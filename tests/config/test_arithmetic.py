@@ -14,11 +14,12 @@ import pytest
 
 from r1pipe.compose import compose_recipe
 from r1pipe.data.sources import load_mixed_rows
+from r1pipe.errors import UserError
 from r1pipe.plan import make_plan
 from r1pipe.recipes import conf_dir, recipes_dir
 from r1pipe.report.collect import collect
 from r1pipe.report.records import StageRecord
-from r1pipe.schema import EvalStage, Run
+from r1pipe.schema import EvalStage, Run, SampleStage
 from r1pipe.validate import validate
 from tests.report.fake_run import write_fake_run
 
@@ -169,3 +170,13 @@ def test_seeds_side_by_side_take_the_gpus_in_turns(
     assert chosen("--at-once", "2", "--seeds", "4", "9") == ["5", "7"]
     monkeypatch.setattr(benchmark, "visible_gpus", lambda: None)
     assert chosen("--at-once", "2") == ["5, 7"] * 3
+
+
+def test_one_place_says_how_carries_are_written_and_takes_a_truth_value() -> None:
+    key = "stages.base.data.options.carry_in_columns"
+    for given, value in (("true", True), ("false", False)):
+        sample = run_of("arithmetic_r1", f"{key}={given}").stages["cold_start_data"]
+        assert isinstance(sample, SampleStage) and sample.few_shot is not None
+        assert sample.few_shot.options == {"carry_in_columns": value}
+    with pytest.raises(UserError, match=f"{key}.*true or false, received `yes`"):
+        run_of("arithmetic_r1", f"{key}=yes")
