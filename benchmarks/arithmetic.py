@@ -2,6 +2,7 @@
 
     python benchmarks/arithmetic.py                              arithmetic_r1, seeds 0 1 2
     python benchmarks/arithmetic.py --recipe arithmetic_r1_zero
+    python benchmarks/arithmetic.py --recipe arithmetic_cpu --at-once 2
     python benchmarks/arithmetic.py --mini --out /tmp/mini       the same on a CPU, in a minute
     python benchmarks/arithmetic.py --no-run                     the tables of what is there
     python benchmarks/arithmetic.py --at-once 2                  seeds side by side on one GPU or 2
@@ -53,7 +54,7 @@ MINI = (
     "evaluation.decodings.greedy.max_tokens=32",
     "evaluation.decodings.t1.max_tokens=32",
 )
-"""Overrides of both recipes for a CPU, whatever the model; nothing can be learnt in them."""
+"""Overrides of every recipe for a CPU, whatever the model; nothing can be learnt in them."""
 MINI_CHAIN = (
     *(
         f"stages.{name}.{key}"
@@ -155,7 +156,7 @@ def page(runs: Sequence[RunRecord], asked: argparse.Namespace) -> str:
     recipe = ["--recipe", asked.recipe] if asked.recipe != "arithmetic_r1" else []
     command = " ".join(["python benchmarks/arithmetic.py", *recipe, *seeds, *mini, *given])
     parts = [
-        f"# recipes/{asked.recipe}.yaml, {len(runs)} seeds",
+        f"# recipes/{asked.recipe}.yaml, {counted(len(runs), 'seed')}",
         f"Written by the command below from the artifacts of the runs; nothing is typed in.\n\n"
         f"    {command}",
         test_set(runs[0]),
@@ -200,7 +201,9 @@ def machine(run: RunRecord) -> str:
     size = f"{first.parameters:,} parameters" if first.parameters else "unknown size"
     chosen = first.config.get("size")
     built = f"{first.config.get('architecture')} {chosen or ''}".strip()
-    return f"Model: {built}, {size} with what trains it. {versions}. Overrides: " + (
+    machines = dict.fromkeys(stage.machine for stage in run.stages if stage.machine)
+    ran_on = "".join(f"{name}. " for name in machines)
+    return f"{ran_on}Model: {built}, {size} with what trains it. {versions}. Overrides: " + (
         ", ".join(f"`{override}`" for override in run.overrides) or "none"
     )
 
@@ -210,8 +213,23 @@ def together(runs: Sequence[RunRecord]) -> str:
     apart = sum(busy_minutes(run.every_stage) for run in runs)
     whole = busy_minutes([stage for run in runs for stage in run.every_stage])
     if whole > 0.98 * apart:
-        return f"All runs: {whole:.1f} GPU-minutes."
-    return f"All runs: {apart:.1f} minutes of a GPU, side by side in {whole:.1f} of the clock."
+        return f"All runs: {whole:.1f} {minutes_of(runs[0])}."
+    return f"All runs: {apart:.1f} {minutes_of(runs[0])}, side by side in {whole:.1f} of the clock."
+
+
+def on_a_gpu(run: RunRecord) -> bool:
+    """Whether a GPU was there; a run that did not note its machine is taken to have had one."""
+    noted = [stage.gpus for stage in run.stages if stage.gpus is not None]
+    return any(noted) or not noted
+
+
+def minutes_of(run: RunRecord) -> str:
+    """Return what minutes of this run are called."""
+    return "GPU-minutes" if on_a_gpu(run) else "minutes"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)
@@ -261,7 +279,7 @@ def errors_table(run: RunRecord, decoding: str) -> str:
 
 
 def cost_table(run: RunRecord) -> str:
-    """Return what each stage cost: GPU-minutes, tokens trained and sampled."""
+    """Return what each stage cost: minutes, tokens trained and sampled."""
     head = ["stage", "steps", "minutes", "trained, M tokens", "sampled, M tokens", "sampled/s"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     total = Cost(0.0, 0, 0, 0.0)
@@ -272,10 +290,12 @@ def cost_table(run: RunRecord) -> str:
     rows.append(["sum of all", "", *total.cells()])
     chain = busy_minutes(run.stages)
     whole = busy_minutes(run.every_stage)
+    name = minutes_of(run)
+    shared = "; stages side by side share the machine, so the sum below is more"
     return (
-        f"GPU-minutes: {whole:.1f} from the first stage's start to the last one's end, "
-        f"{chain:.1f} of them with a stage of the chain at work; stages side by side share the "
-        "GPU, so the sum below is more.\n\n" + table(rows)
+        f"{name[0].upper()}{name[1:]}: {whole:.1f} from the first stage's start to the last one's "
+        f"end, {chain:.1f} of them with a stage of the chain at work"
+        f"{shared if total.seconds > 61 * whole else ''}.\n\n" + table(rows)
     )
 
 
@@ -340,12 +360,18 @@ def _claims() -> Iterator[tuple]:
     yield "last RL: errors before / after, greedy", "≥ 5", lambda v: v >= 5, ratio(None)
     yield "the same on ÷", "≥ 5", lambda v: v >= 5, ratio("div")
     minutes = "GPU-minutes, evaluations included"
-    yield minutes, "≤ 15", lambda v: v <= 15, lambda run: busy_minutes(run.every_stage)
+    yield minutes, "≤ 15", lambda v: v <= 15, _gpu_minutes
     fastest = "thousand tokens written a second, last RL stage"
     yield fastest, "≥ 300", lambda v: v >= 300, _writing_speed
 
 
+def _gpu_minutes(run: RunRecord) -> float | None:
+    return busy_minutes(run.every_stage) if on_a_gpu(run) else None
+
+
 def _writing_speed(run: RunRecord) -> float | None:
+    if not on_a_gpu(run):
+        return None
     trained = [stage for stage in run.stages if stage.kind == "grpo"]
     speed = cost_of(trained[-1]).sampled_per_second if trained else 0.0
     return speed / 1000 if speed else None

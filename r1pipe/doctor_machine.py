@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -101,6 +103,15 @@ def read_gpus() -> tuple[tuple[Gpu, ...], str | None]:
     if done.returncode:
         return (), f"nvidia-smi: {(done.stdout or done.stderr).strip().splitlines()[0]}"
     return parse_gpus(done.stdout), None
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name as Linux has it, else its architecture."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.machine()
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:

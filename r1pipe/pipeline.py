@@ -314,6 +314,7 @@ def seal(
         "recipe": recipe,
         "code": {"version": __version__, "sources": code_digest(planned.stage.kind)},
         "versions": library_versions(),
+        "machine": outcome.get("machine", {}),
         "metrics": outcome["metrics"],
         "timings": outcome["timings"],
         "attempts": sum(1 for _ in (workdir / "logs").glob("attempt_*.log")),

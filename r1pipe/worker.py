@@ -25,6 +25,7 @@ from r1pipe.artifact import (
     sync_folder,
     write_aside,
 )
+from r1pipe.doctor_machine import processor_name, read_gpus
 from r1pipe.errors import EXIT_FAILED_STAGE, StageFailed, UserError
 from r1pipe.fingerprint import STAGE_FILES
 from r1pipe.launch import SINGLE_PROCESS_KINDS, WAIT, die_with_parent
@@ -105,8 +106,22 @@ def _leave(workdir: Path, outcome: Outcome, wall: float) -> None:
         "cpu_s": used.ru_utime + used.ru_stime,
         "peak_rss_bytes": peak,
     }
+    result["machine"] = machine()
     sync_folder(workdir)  # an outcome on the disk stands for files that are there too
     write_aside(workdir / OUTCOME_FILE, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """Return what this process could compute with: the processor, its threads, the GPUs' names."""
+    import torch
+
+    count = torch.cuda.device_count()
+    # Asked of torch, names would cost a context on the GPU where the stage itself needed none.
+    asked = torch.cuda.is_initialized() or not count
+    names = [torch.cuda.get_device_name(n) for n in range(count)] if asked else None
+    if names is None:
+        names = [gpu.name for gpu in read_gpus()[0]][:count]
+    return {"processor": processor_name(), "threads": torch.get_num_threads(), "gpus": names}
 
 
 def _failed(workdir: Path, message: str, exit_code: int) -> int:

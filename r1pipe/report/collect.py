@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def _read_stage(run_dir: Path, name: str, planned: dict[str, Any]) -> StageRecor
         metrics=as_dict(manifest.get("metrics")),
         timings={k: v for k, v in as_dict(manifest.get("timings")).items() if is_number(v)},
         versions={k: str(v) for k, v in as_dict(manifest.get("versions")).items()},
+        **_machine(as_dict(manifest.get("machine"))),
         code=as_dict(manifest.get("code")),
         created=manifest.get("created"),
         attempts=manifest.get("attempts"),
@@ -114,6 +116,20 @@ def _read_stage(run_dir: Path, name: str, planned: dict[str, Any]) -> StageRecor
     )
     record.inputs = _inputs(record, as_dict(manifest.get("inputs"))) or _planned_inputs(config)
     return record
+
+
+def _machine(noted: dict[str, Any]) -> dict[str, Any]:
+    """Return `machine` and `gpus` of a record, from what the stage's worker noted."""
+    names, processor = noted.get("gpus"), noted.get("processor")
+    if not isinstance(names, list) or not isinstance(processor, str):
+        return {}
+    if names:
+        counted = Counter(map(str, names)).items()
+        text = ", ".join(name if n == 1 else f"{n} × {name}" for name, n in counted)
+    else:
+        threads = noted.get("threads")
+        text = f"{processor}, {threads} thread{'' if threads == 1 else 's'}"
+    return {"machine": text, "gpus": len(names)}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

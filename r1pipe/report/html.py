@@ -198,10 +198,14 @@ def _setting(run: RunRecord, table: dict[str, Any], key: str) -> str | None:
 
 
 def versions(run: RunRecord) -> list[tuple[str, str, list[str]]]:
-    """Return (package, version, stages); the stages are named only where not all agree."""
+    """Return (package, version, stages); the stages are named only where not all agree.
+
+    The machine is listed like a package: the name of its GPUs or processor is its version.
+    """
     found: dict[tuple[str, str], list[str]] = {}
     for stage in run.stages:
-        for package, version in stage.versions.items():
+        machine = {"machine": stage.machine} if stage.machine else {}
+        for package, version in [*machine.items(), *stage.versions.items()]:
             found.setdefault((package, version), []).append(stage.name)
     packages = [package for package, _ in found]
     return [

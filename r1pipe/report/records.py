@@ -89,6 +89,9 @@ class StageRecord:
     metrics: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    machine: str | None = None
+    """Its GPUs by name, else the processor and how many threads; None where nobody noted it."""
+    gpus: int | None = None
     code: dict[str, Any] = field(default_factory=dict)
     created: str | None = None
     attempts: int | None = None

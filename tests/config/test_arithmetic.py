@@ -1,4 +1,4 @@
-"""The two arithmetic recipes: what they share, what they hold out, and the miniature."""
+"""The arithmetic recipes: what they share, what they hold out, the miniature, the page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from r1pipe.compose import compose_recipe
 from r1pipe.data.sources import load_mixed_rows
@@ -23,7 +24,7 @@ from r1pipe.schema import EvalStage, Run, SampleStage
 from r1pipe.validate import validate
 from tests.report.fake_run import write_fake_run
 
-RECIPES = ("arithmetic_r1", "arithmetic_r1_zero")
+RECIPES = ("arithmetic_r1", "arithmetic_r1_zero", "arithmetic_cpu")
 BENCHMARKS = conf_dir().parent / "benchmarks"
 
 
@@ -81,6 +82,7 @@ def test_a_miniature_base_is_trained_on_a_stream(benchmark: ModuleType, tmp_path
     record = collect(tmp_path / "seed_0").stage("base")
     assert record is not None and record.status == "complete"
     assert record.steps == 512 // 64
+    assert record.machine and record.gpus == torch.cuda.device_count()
     losses = [row["loss"] for row in record.history if "loss" in row]
     assert losses and all(0 < loss < 10 for loss in losses)
 
@@ -153,6 +155,19 @@ def test_the_page_is_made_of_the_artifacts(benchmark: ModuleType, tmp_path: Path
     assert "## Seed 1" in text and "--seeds 0 1" in text
     picture = benchmark.write_curves(runs, tmp_path / "curves.png")
     assert picture is not None and picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("gpus", "unit"), [(0, "minutes"), (1, "GPU-minutes")])
+def test_only_runs_on_a_gpu_are_held_to_its_speed(
+    gpus: int, unit: str, benchmark: ModuleType, tmp_path: Path
+) -> None:
+    run = collect(write_fake_run(tmp_path / "seed_0", per_task=50))
+    for stage in run.stages:
+        stage.gpus = gpus
+    text = benchmark.page([run], benchmark.arguments(["--seeds", "0", "--runs", str(tmp_path)]))
+    assert f" {unit}.\n" in text and ("GPU" in text) is bool(gpus)
+    assert ("| ≤ 15 |" in text) is bool(gpus)
+    assert "\nA Processor 9000, 1 thread. Model: " in text
 
 
 def test_seeds_side_by_side_take_the_gpus_in_turns(

@@ -176,6 +176,7 @@ def _manifest(
         "recipe": "tiny_r1",
         "code": {"version": "0.1.0", "sources": _fingerprint("code")},
         "versions": {"torch": "2.13.0+cpu", "transformers": "5.17.0", "trl": "1.16.0"},
+        "machine": {"processor": "A Processor 9000", "threads": 1, "gpus": []},
         "metrics": metrics,
         "timings": timings,
         "files": {},

@@ -118,3 +118,24 @@ def test_parameters_are_counted_from_the_weights(tmp_path: Path) -> None:
     weights.write_bytes(struct.pack("<Q", len(header)) + header)
     base = collect(run_dir).stage("base")
     assert base is not None and base.parameters == 17
+
+
+@pytest.mark.parametrize(
+    ("noted", "machine", "gpus"),
+    [
+        ({"processor": "P", "threads": 2, "gpus": []}, "P, 2 threads", 0),
+        ({"processor": "P", "threads": 9, "gpus": ["H"]}, "H", 1),
+        ({"processor": "P", "threads": 9, "gpus": ["H", "A", "H"]}, "2 × H, A", 3),
+        ({"processor": "P", "gpus": None}, None, None),
+        (["P"], None, None),
+        (None, None, None),
+    ],
+)
+def test_a_stage_says_what_it_ran_on(
+    noted: object, machine: str | None, gpus: int | None, tmp_path: Path
+) -> None:
+    path = write_fake_run(tmp_path, chain=SHORT) / "base" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "machine": noted}))
+    record = collect(tmp_path).stage("base")
+    assert record is not None and (record.machine, record.gpus) == (machine, gpus)

@@ -128,6 +128,7 @@ def test_hostile_names_and_settings_are_text(tmp_path: Path) -> None:
     manifest = json.loads(path.read_text())
     manifest["config"]["trainer"]["<script>alert(2)</script>"] = "</pre><script>alert(3)</script>"
     manifest["versions"] = {"<img src=x>": "<b>"}
+    manifest["machine"] = {"processor": "<img src=y>", "threads": "<b>", "gpus": []}
     path.write_text(json.dumps(manifest))
     metrics = run_dir / "r1_zero" / "metrics.jsonl"
     metrics.write_text(
