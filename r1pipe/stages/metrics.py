@@ -39,6 +39,8 @@ class MetricsFile(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self._progress.update("train", state.global_step, state.max_steps, **self._shown)
+        if state.global_step >= state.max_steps:  # tokens and curve to the end, however it divides
+            control.should_log = True
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

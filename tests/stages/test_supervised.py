@@ -1,4 +1,4 @@
-"""Batched tokenisation gives what SFTTrainer's own preparation gives."""
+"""Batched tokenisation gives what SFTTrainer's own preparation gives; the log has an end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from r1pipe.artifact import METRICS_FILE
 from r1pipe.errors import UserError
+from r1pipe.stages.metrics import read_rows
 from r1pipe.stages.supervised import supervised_trainer, tokenized
+from r1pipe.stages.training import run_training
 from tests.stages import tiny
 
 TEXTS = Dataset.from_dict({"text": ["1+1=2", "12+12=24<eos>", "a"]})
@@ -53,3 +56,14 @@ def test_rows_without_a_known_column_are_refused(tmp_path: Path) -> None:
     data = Dataset.from_dict({"prompt": ["1", "2"], "completion": ["1", None]})
     with pytest.raises(UserError, match="row 2 has no `completion`"):
         supervised_trainer(context, tiny.model(), tiny.tokenizer(), data)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 5]), (5, [5]), (8, [5])])
+def test_the_last_step_is_logged_once(every: int, steps: list[int], tmp_path: Path) -> None:
+    options = {"max_steps": 5, "per_device_train_batch_size": 2, "logging_steps": every}
+    context = tiny.context(tmp_path, tiny.sft_stage("unused", **options))
+    trainer = supervised_trainer(context, tiny.model(), tiny.tokenizer(), tiny.rows(20))
+    outcome = run_training(trainer, context, 0.0)
+    rows = read_rows(tmp_path / METRICS_FILE)
+    assert [row["step"] for row in rows] == steps
+    assert outcome.metrics["last"]["num_tokens"] == rows[-1]["num_tokens"] > 0
