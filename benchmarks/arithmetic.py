@@ -2,7 +2,7 @@
 
     python benchmarks/arithmetic.py                              arithmetic_r1, seeds 0 1 2
     python benchmarks/arithmetic.py --recipe arithmetic_r1_zero
-    python benchmarks/arithmetic.py --recipe arithmetic_cpu --at-once 2
+    python benchmarks/arithmetic.py --recipe arithmetic_r1_zero_cpu --at-once 2
     python benchmarks/arithmetic.py --mini --out /tmp/mini       the same on a CPU, in a minute
     python benchmarks/arithmetic.py --no-run                     the tables of what is there
     python benchmarks/arithmetic.py --at-once 2                  seeds side by side on one GPU or 2
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arithmetic_bounds import error_bound, errors_of
-from arithmetic_costs import Cost, busy_minutes, cost_of
+from arithmetic_costs import Cost, busy_minutes, cost_of, on_a_gpu
 from arithmetic_plots import write_curves
 
 from r1pipe.available import visible_gpus
@@ -210,22 +210,14 @@ def machine(run: RunRecord) -> str:
 
 def together(runs: Sequence[RunRecord]) -> str:
     """Return how long all runs took, and whether they ran side by side."""
+    if not on_a_gpu(runs[0]):
+        total = sum(cost_of(stage, cpu=True).seconds for run in runs for stage in run.every_stage)
+        return f"All runs: {total / 60:.1f} CPU-minutes."
     apart = sum(busy_minutes(run.every_stage) for run in runs)
     whole = busy_minutes([stage for run in runs for stage in run.every_stage])
     if whole > 0.98 * apart:
-        return f"All runs: {whole:.1f} {minutes_of(runs[0])}."
-    return f"All runs: {apart:.1f} {minutes_of(runs[0])}, side by side in {whole:.1f} of the clock."
-
-
-def on_a_gpu(run: RunRecord) -> bool:
-    """Whether a GPU was there; a run that did not note its machine is taken to have had one."""
-    noted = [stage.gpus for stage in run.stages if stage.gpus is not None]
-    return any(noted) or not noted
-
-
-def minutes_of(run: RunRecord) -> str:
-    """Return what minutes of this run are called."""
-    return "GPU-minutes" if on_a_gpu(run) else "minutes"
+        return f"All runs: {whole:.1f} GPU-minutes."
+    return f"All runs: {apart:.1f} minutes of a GPU, side by side in {whole:.1f} of the clock."
 
 
 def counted(number: int, what: str) -> str:
@@ -284,18 +276,21 @@ def cost_table(run: RunRecord) -> str:
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     total = Cost(0.0, 0, 0, 0.0)
     for stage in run.every_stage:
-        cost = cost_of(stage)
+        cost = cost_of(stage, cpu=not on_a_gpu(run))
         total += cost
         rows.append([f"`{stage.name}`", str(stage.steps or "–"), *cost.cells()])
     rows.append(["sum of all", "", *total.cells()])
-    chain = busy_minutes(run.stages)
-    whole = busy_minutes(run.every_stage)
-    name = minutes_of(run)
-    shared = "; stages side by side share the machine, so the sum below is more"
+    return f"{_minutes_told(run, total)}\n\n" + table(rows)
+
+
+def _minutes_told(run: RunRecord, total: Cost) -> str:
+    """Return the sentence that says what is counted as minutes."""
+    if not on_a_gpu(run):
+        return f"CPU-minutes (of all threads, of a stage's last attempt): {total.seconds / 60:.1f}."
     return (
-        f"{name[0].upper()}{name[1:]}: {whole:.1f} from the first stage's start to the last one's "
-        f"end, {chain:.1f} of them with a stage of the chain at work"
-        f"{shared if total.seconds > 61 * whole else ''}.\n\n" + table(rows)
+        f"GPU-minutes: {busy_minutes(run.every_stage):.1f} from the first stage's start to the "
+        f"last one's end, {busy_minutes(run.stages):.1f} of them with a stage of the chain at "
+        "work; stages side by side share the GPU, so the sum below is more."
     )
 
 

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1pipe.report.records import StageRecord
+from r1pipe.report.records import RunRecord, StageRecord
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,19 @@ class Cost:
         return [f"{self.seconds / 60:.2f}", *tokens, speed]
 
 
-def cost_of(stage: StageRecord) -> Cost:
-    """Return what a stage cost, from its manifest and its metrics."""
-    timings, seconds = stage.timings, stage.seconds or 0.0
+def on_a_gpu(run: RunRecord) -> bool:
+    """Whether a GPU was there; a run that did not note its machine is taken to have had one."""
+    noted = [stage.gpus for stage in run.stages if stage.gpus is not None]
+    return any(noted) or not noted
+
+
+def cost_of(stage: StageRecord, cpu: bool = False) -> Cost:
+    """Return what a stage cost, from its manifest and its metrics; `cpu`: in its processes' time.
+
+    That is the same with other work beside it, as the clock's is not.
+    """
+    timings = stage.timings
+    seconds = timings.get("cpu_s" if cpu else "wall_s", 0.0)
     counted = [row["num_tokens"] for row in stage.history if row.get("num_tokens")]
     trained = int(counted[-1]) if counted else 0
     if stage.kind in ("sample", "eval"):

@@ -24,7 +24,7 @@ from r1pipe.schema import EvalStage, Run, SampleStage
 from r1pipe.validate import validate
 from tests.report.fake_run import write_fake_run
 
-RECIPES = ("arithmetic_r1", "arithmetic_r1_zero", "arithmetic_cpu")
+RECIPES = ("arithmetic_r1", "arithmetic_r1_zero", "arithmetic_r1_zero_cpu")
 BENCHMARKS = conf_dir().parent / "benchmarks"
 
 
@@ -137,9 +137,12 @@ def test_tokens_are_counted_from_the_metrics(benchmark: ModuleType) -> None:
         {"step": 8, "num_tokens": 100, "generate_time": 0.25, "generated_tokens_per_second": 40.0},
         {"step": 16, "num_tokens": 260, "generate_time": 0.5, "generated_tokens_per_second": 60.0},
     ]
-    record = StageRecord("rl", "grpo", "complete", timings={"wall_s": 9.0}, history=rows)
+    record = StageRecord(
+        "rl", "grpo", "complete", timings={"wall_s": 9.0, "cpu_s": 7.0}, history=rows
+    )
     cost = benchmark.cost_of(record)
     assert (cost.seconds, cost.trained, cost.writing) == (9.0, 260, 6.0)
+    assert benchmark.cost_of(record, cpu=True).seconds == 7.0
     assert cost.sampled == 2 * 40 + 4 * 60
 
 
@@ -157,7 +160,7 @@ def test_the_page_is_made_of_the_artifacts(benchmark: ModuleType, tmp_path: Path
     assert picture is not None and picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("gpus", "unit"), [(0, "minutes"), (1, "GPU-minutes")])
+@pytest.mark.parametrize(("gpus", "unit"), [(0, "CPU-minutes"), (1, "GPU-minutes")])
 def test_only_runs_on_a_gpu_are_held_to_its_speed(
     gpus: int, unit: str, benchmark: ModuleType, tmp_path: Path
 ) -> None:
