@@ -2,7 +2,7 @@
 
     python benchmarks/arithmetic.py                              arithmetic_r1, seeds 0 1 2
     python benchmarks/arithmetic.py --recipe arithmetic_r1_zero
-    python benchmarks/arithmetic.py --recipe arithmetic_r1_zero_cpu --at-once 2
+    python benchmarks/arithmetic.py --recipe arithmetic_r1_cpu --at-once 2
     python benchmarks/arithmetic.py --mini --out /tmp/mini       the same on a CPU, in a minute
     python benchmarks/arithmetic.py --no-run                     the tables of what is there
     python benchmarks/arithmetic.py --at-once 2                  seeds side by side on one GPU or 2

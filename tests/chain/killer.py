@@ -21,7 +21,8 @@ from typing import Any
 
 KILL_AT = os.environ.get("KILL_AT", "").removeprefix("hold:")
 HOLDS = os.environ.get("KILL_AT", "").startswith("hold:")
-IS_WORKER = "r1pipe.worker" in " ".join(sys.orig_argv)
+WORKER = "r1pipe.worker"
+IS_WORKER = WORKER in sys.orig_argv
 DIR_FD = {"os.rename": 2, "os.mkdir": 2, "os.remove": 1, "os.rmdir": 1}
 """Events of changes to files (PEP 578), and which argument is the folder a path starts from."""
 
@@ -98,7 +99,9 @@ def watch_generation(number: int) -> None:
 
 if KILL_AT:
     PART, STAGE, WHEN = KILL_AT.split(":")
-    mine = Path(sys.orig_argv[-1]).name == STAGE if IS_WORKER else PART == "seal"
+    # A worker that was started early has its kind behind the folder: `WORKDIR --wait KIND`.
+    folder = sys.orig_argv[sys.orig_argv.index(WORKER) + 1] if IS_WORKER else ""
+    mine = Path(folder).name == STAGE if IS_WORKER else PART == "seal"
     if mine and PART == "generation":
         watch_generation(int(WHEN))
     elif mine and (PART != "seal" or not IS_WORKER):

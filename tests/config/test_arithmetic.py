@@ -24,7 +24,7 @@ from r1pipe.schema import EvalStage, Run, SampleStage
 from r1pipe.validate import validate
 from tests.report.fake_run import write_fake_run
 
-RECIPES = ("arithmetic_r1", "arithmetic_r1_zero", "arithmetic_r1_zero_cpu")
+RECIPES = ("arithmetic_r1", "arithmetic_r1_zero", "arithmetic_r1_cpu")
 BENCHMARKS = conf_dir().parent / "benchmarks"
 
 
