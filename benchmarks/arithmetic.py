@@ -55,6 +55,7 @@ MINI = (
     "evaluation.decodings.t1.max_tokens=32",
 )
 """Overrides of every recipe for a CPU, whatever the model; nothing can be learnt in them."""
+CHAINS = ("arithmetic_r1", "arithmetic_r1_cpu")
 MINI_CHAIN = (
     *(
         f"stages.{name}.{key}"
@@ -84,7 +85,7 @@ MINI_CHAIN = (
     "stages.all_domain_grpo.data.mix.reasoning.limit=48",
     "stages.all_domain_grpo.data.mix.general.limit=16",
 )
-"""Overrides of the full chain beside those of `MINI`."""
+"""Overrides of `CHAINS` beside those of `MINI`."""
 
 
 def main() -> int:
@@ -136,7 +137,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     asked.runs = (asked.runs or ROOT / "runs" / asked.recipe).resolve()
     asked.out = (asked.out or ROOT / "docs" / f"{asked.recipe}_results").resolve()
     if asked.mini:
-        chain = MINI_CHAIN if asked.recipe == "arithmetic_r1" else ()
+        chain = MINI_CHAIN if asked.recipe in CHAINS else ()
         asked.overrides = [*MINI, *chain, *asked.overrides]
     return asked
 
