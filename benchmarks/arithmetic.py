@@ -55,6 +55,8 @@ MINI = (
     "evaluation.decodings.t1.max_tokens=32",
 )
 """Overrides of every recipe for a CPU, whatever the model; nothing can be learnt in them."""
+PLACES = ("seed", "name", "output_root", "jobs")
+"""Overrides that say which run it is and where it lies, not what is trained."""
 CHAINS = ("arithmetic_r1", "arithmetic_r1_cpu")
 MINI_CHAIN = (
     *(
@@ -204,8 +206,10 @@ def machine(run: RunRecord) -> str:
     built = f"{first.config.get('architecture')} {chosen or ''}".strip()
     machines = dict.fromkeys(stage.machine for stage in run.stages if stage.machine)
     ran_on = "".join(f"{name}. " for name in machines)
-    return f"{ran_on}Model: {built}, {size} with what trains it. {versions}. Overrides: " + (
-        ", ".join(f"`{override}`" for override in run.overrides) or "none"
+    given = [f"`{o}`" for o in run.overrides if o.partition("=")[0] not in PLACES]
+    return (
+        f"{ran_on}Model: {built}, {size} with what trains it. {versions}. "
+        f"Overrides: {', '.join(given) or 'none'}"
     )
 
 
