@@ -172,7 +172,7 @@ def page(runs: Sequence[RunRecord], asked: argparse.Namespace) -> str:
         parts += [cost_table(run), first_failures(run)]
     parts.append(
         "## Over training\n\nTraining prompts at T=1: share of wrong answers and tokens of a "
-        f"completion, per operation, one thin line a seed.\n\n![]({asked.out.stem}.png)"
+        f"completion, per operation, a faint line a seed.\n\n![]({asked.out.stem}.png)"
     )
     return "\n\n".join(parts) + "\n"
 
