@@ -116,11 +116,10 @@ def machine() -> dict[str, Any]:
     import torch
 
     count = torch.cuda.device_count()
-    # Asked of torch, names would cost a context on the GPU where the stage itself needed none.
-    asked = torch.cuda.is_initialized() or not count
-    names = [torch.cuda.get_device_name(n) for n in range(count)] if asked else None
-    if names is None:
+    if count and not torch.cuda.is_initialized():  # torch would take memory of a GPU to name it
         names = [gpu.name for gpu in read_gpus()[0]][:count]
+    else:
+        names = [torch.cuda.get_device_name(n) for n in range(count)]
     return {"processor": processor_name(), "threads": torch.get_num_threads(), "gpus": names}
 
 

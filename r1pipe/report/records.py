@@ -92,6 +92,7 @@ class StageRecord:
     machine: str | None = None
     """Its GPUs by name, else the processor and how many threads; None where nobody noted it."""
     gpus: int | None = None
+    """How many GPUs it had; None as above."""
     code: dict[str, Any] = field(default_factory=dict)
     created: str | None = None
     attempts: int | None = None
